@@ -1,0 +1,85 @@
+// Everything that crosses between Python and the browser, in one place. `tests/test_contract.py`
+// holds these names against the traits of qwidgets.widgets.explorer.Explorer.
+
+/** One array on the wire: raw little-endian bytes in C order. */
+export interface WireArray {
+  dtype: "float32" | "float16";
+  shape: number[];
+  data: DataView;
+}
+
+/** The numbers of a sweep, epoch first, so that one epoch is one contiguous block. */
+export interface WireCube {
+  axes: {
+    epsilon: number[];
+    regularization: number[];
+    attack_epsilon: number[];
+    label: string[];
+    t: number[];
+  };
+  /** The last epoch that is planned; epoch 0 is the untrained network. */
+  epochs: number;
+  /** How many epochs, epoch 0 included, hold numbers. */
+  finished: number;
+  /** Window width of the section along the attack, in input units. */
+  width: number;
+  /** Upper end of the momentum axis of the phase space, in 1 / input units. */
+  momentum_limit: number;
+  /** Upper end of the colour scale of the excess over the bound. */
+  excess_limit: number;
+  values: Record<string, WireArray>;
+}
+
+export type Phase = "empty" | "preparing" | "training" | "paused" | "done" | "cancelled" | "failed";
+
+export interface Run {
+  phase: Phase;
+  /** Fraction of the whole run that is done, 0 to 1. */
+  fraction: number;
+  /** One sentence for people. */
+  message: string;
+}
+
+export const PANELS = ["plane", "tradeoff", "curves"] as const;
+export type Panel = (typeof PANELS)[number];
+
+export const MARKS = [
+  "plane_networks",
+  "plane_trail",
+  "plane_reference",
+  "plane_now",
+  "tradeoff_networks",
+  "tradeoff_front",
+  "tradeoff_reference",
+  "tradeoff_now",
+  "curves_clean",
+  "curves_robust",
+  "curves_epoch",
+] as const;
+export type MarkName = (typeof MARKS)[number];
+
+export interface Traits {
+  [key: string]: unknown;
+  epsilon: number;
+  regularization: number;
+  label: number;
+  epoch: number;
+  attack_epsilon: number;
+  cube: WireCube | null;
+  run: Run;
+  heading: { title: string; subtitle: string; regularizer: string };
+  figures: Record<Panel, string>;
+  marks: Record<MarkName, string>;
+}
+
+/** Browser to kernel. */
+export type Command = { type: "train" | "pause" | "resume" | "cancel" };
+
+/** Kernel to browser: one finished epoch; the buffers follow the order of `names`. */
+export interface EpochMessage {
+  type: "epoch";
+  epoch: number;
+  names: string[];
+  momentum_limit: number;
+  excess_limit: number;
+}

@@ -1,0 +1,206 @@
+// Sliders, class menu and epoch player: native inputs, so that keyboard and screen readers work.
+
+import type { Traits } from "./contract";
+import type { Axis, Cube } from "./cube";
+import { h, setting } from "./dom";
+import type { Choice, Choices } from "./state";
+
+/** Slider steps between two neighbouring grid points. */
+const STEPS = 4;
+const PLAY_MS = 160;
+
+let serial = 0;
+
+interface Slider {
+  element: HTMLElement;
+  input: HTMLInputElement;
+  output: HTMLOutputElement;
+  track: HTMLElement;
+}
+
+function slider(css: string, name: string, unit: string): Slider {
+  const id = `qw-${++serial}`;
+  const input = h("input", {
+    type: "range",
+    id,
+    min: 0,
+    max: 1,
+    step: 1,
+    value: 0,
+    disabled: true,
+  });
+  const output = h("output", { for: id, class: "qw-value" }, "–");
+  const track = h("div", { class: "qw-track" }, input);
+  const label = h("label", { for: id }, name);
+  if (unit) label.title = unit;
+  const head = h("div", { class: "qw-control-head" }, label, output);
+  return { element: h("div", { class: `qw-control ${css}` }, head, track), input, output, track };
+}
+
+/** Dots under the track where networks were trained. */
+function dots(track: HTMLElement, count: number): void {
+  track.querySelector(".qw-dots")?.remove();
+  if (count < 2 || count > 40) return;
+  const row = h("div", { class: "qw-dots", "aria-hidden": true });
+  for (let i = 0; i < count; i++) row.append(h("i"));
+  track.append(row);
+}
+
+export class Controls {
+  readonly element = h("form", { class: "qw-controls", "aria-label": "Controls" });
+  private readonly epsilon = slider(
+    "qw-epsilon",
+    "Adversarial radius ε",
+    "training radius, input units",
+  );
+  private readonly regularization: Slider;
+  private readonly epoch = slider("qw-epoch", "Epoch", "0 is the untrained network");
+  private readonly attack = slider(
+    "qw-attack-epsilon",
+    "Attack radius",
+    "radius of the attack that measures robust accuracy, input units",
+  );
+  private readonly label = h("select", { id: `qw-${++serial}`, disabled: true });
+  private readonly play = h(
+    "button",
+    { type: "button", class: "qw-play", "aria-label": "Play the epochs", disabled: true },
+    "▶",
+  );
+  private timer: ReturnType<typeof setInterval> | undefined;
+  private cube: Cube | null = null;
+
+  constructor(
+    private readonly choices: Choices,
+    heading: Traits["heading"],
+  ) {
+    this.regularization = slider("qw-regularization", "Regularization λ", heading.regularizer);
+    this.element.addEventListener("submit", (event) => event.preventDefault());
+    this.epoch.element.querySelector("label")?.after(this.play);
+    this.element.append(
+      this.epsilon.element,
+      this.regularization.element,
+      h(
+        "div",
+        { class: "qw-control qw-label" },
+        h("div", { class: "qw-control-head" }, h("label", { for: this.label.id }, "Class")),
+        this.label,
+      ),
+      this.epoch.element,
+      this.attack.element,
+    );
+    this.bind(this.epsilon, "epsilon", (cube) => cube.epsilon);
+    this.bind(this.regularization, "regularization", (cube) => cube.regularization);
+    this.bind(this.attack, "attack_epsilon", (cube) => cube.attack);
+    this.label.addEventListener("change", () =>
+      choices.choose({ label: this.label.selectedIndex }),
+    );
+    this.epoch.input.addEventListener("input", () => {
+      this.stop();
+      const wanted = this.epoch.input.valueAsNumber;
+      choices.choose({ epoch: Math.min(wanted, (this.cube?.finished ?? 1) - 1) });
+      this.showEpoch();
+    });
+    this.play.addEventListener("click", () => (this.timer ? this.stop() : this.start()));
+  }
+
+  /** Show the grid of a cube, or of one that has grown. */
+  setCube(cube: Cube): void {
+    const fresh = this.cube !== cube;
+    this.cube = cube;
+    if (fresh) {
+      const axes: [Slider, Axis][] = [
+        [this.epsilon, cube.epsilon],
+        [this.regularization, cube.regularization],
+        [this.attack, cube.attack],
+      ];
+      for (const [{ input, track }, axis] of axes) {
+        input.max = String(axis.last);
+        input.step = String(1 / STEPS);
+        input.disabled = axis.last === 0;
+        dots(track, axis.values.length);
+      }
+      this.label.replaceChildren(...cube.labels.map((name) => h("option", {}, name)));
+      this.label.disabled = false;
+      this.epoch.input.max = String(cube.epochs);
+    }
+    this.epoch.input.disabled = cube.finished < 2;
+    this.play.disabled = cube.finished < 2;
+    this.epoch.track.style.setProperty(
+      "--qw-ready",
+      String((cube.finished - 1) / Math.max(cube.epochs, 1)),
+    );
+    this.show();
+  }
+
+  show(): void {
+    const { cube } = this;
+    if (!cube) return;
+    const { now } = this.choices;
+    this.showSlider(this.epsilon, cube.epsilon, now.epsilon, "interpolated");
+    this.showSlider(this.regularization, cube.regularization, now.regularization, "interpolated");
+    this.showSlider(this.attack, cube.attack, now.attack_epsilon, "between measured radii");
+    this.label.selectedIndex = now.label;
+    this.showEpoch();
+  }
+
+  dispose(): void {
+    this.stop();
+  }
+
+  private bind(part: Slider, key: keyof Choice, axis: (cube: Cube) => Axis): void {
+    part.input.addEventListener("input", () => {
+      if (this.cube)
+        this.choices.choose({ [key]: axis(this.cube).value(part.input.valueAsNumber) });
+    });
+  }
+
+  private showSlider(
+    { input, output, track }: Slider,
+    axis: Axis,
+    value: number,
+    between: string,
+  ): void {
+    const position = axis.position(value);
+    if (Math.abs(input.valueAsNumber - position) > 0.5 / STEPS) input.value = String(position);
+    const text = setting(value);
+    output.value = text;
+    input.setAttribute("aria-valuetext", Number.isInteger(position) ? text : `${text}, ${between}`);
+    track.style.setProperty("--qw-fill", String(axis.last ? position / axis.last : 0));
+  }
+
+  private showEpoch(): void {
+    const { epoch } = this.choices.now;
+    this.epoch.input.value = String(epoch);
+    this.epoch.output.value = String(epoch);
+    this.epoch.input.setAttribute("aria-valuetext", epoch === 0 ? "0, untrained" : String(epoch));
+    this.epoch.track.style.setProperty(
+      "--qw-fill",
+      String(epoch / Math.max(this.cube?.epochs ?? 1, 1)),
+    );
+  }
+
+  private start(): void {
+    const { cube } = this;
+    if (!cube) return;
+    if (this.choices.now.epoch >= cube.finished - 1) this.choices.choose({ epoch: 0 });
+    this.setPlaying(
+      setInterval(() => {
+        if (document.hidden) return;
+        const next = this.choices.now.epoch + 1;
+        if (next < cube.finished) this.choices.choose({ epoch: next });
+        if (next >= cube.finished - 1) this.stop();
+      }, PLAY_MS),
+    );
+  }
+
+  private stop(): void {
+    clearInterval(this.timer);
+    this.setPlaying(undefined);
+  }
+
+  private setPlaying(timer: ReturnType<typeof setInterval> | undefined): void {
+    this.timer = timer;
+    this.play.textContent = timer ? "❚❚" : "▶";
+    this.play.setAttribute("aria-label", timer ? "Stop playing" : "Play the epochs");
+  }
+}

@@ -1,0 +1,198 @@
+// The numbers of a sweep in the browser, and their interpolation between trained networks.
+
+import type { WireArray, WireCube } from "./contract";
+
+/** IEEE half precision to double; browsers without Float16Array need it spelt out. */
+export function fromHalf(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 0x1f;
+  const fraction = bits & 0x3ff;
+  if (exponent === 0) return sign * fraction * 2 ** -24;
+  if (exponent === 31) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY;
+  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+}
+
+let halves: Float32Array | undefined;
+
+function decodeInto(target: Float32Array, dtype: WireArray["dtype"], data: DataView): void {
+  // Buffers from a socket need not be aligned, so bytes are copied before they are read as numbers.
+  const bytes = data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength);
+  if (dtype === "float32") {
+    target.set(new Float32Array(bytes));
+    return;
+  }
+  halves ??= Float32Array.from({ length: 65536 }, (_, bits) => fromHalf(bits));
+  const table = halves;
+  new Uint16Array(bytes).forEach((bits, i) => {
+    target[i] = table[bits] as number;
+  });
+}
+
+/** Grid values along one slider. Equal steps of `position` are equal steps of the slider. */
+export class Axis {
+  constructor(
+    readonly values: readonly number[],
+    readonly spacing: "linear" | "log",
+  ) {}
+
+  get last(): number {
+    return this.values.length - 1;
+  }
+
+  /** Value at a fractional grid position; geometric between positive values of a log axis. */
+  value(position: number): number {
+    const i = Math.min(Math.max(Math.floor(position), 0), Math.max(this.last - 1, 0));
+    const a = this.values[i] as number;
+    const b = this.values[Math.min(i + 1, this.last)] as number;
+    const w = Math.min(Math.max(position - i, 0), 1);
+    if (w === 0) return a;
+    if (w === 1) return b;
+    return this.spacing === "log" && a > 0 ? a * (b / a) ** w : a + (b - a) * w;
+  }
+
+  /** Fractional grid position of a value, clamped to the grid; the inverse of `value`. */
+  position(value: number): number {
+    const { values, last } = this;
+    if (!(value > (values[0] as number))) return 0;
+    if (value >= (values[last] as number)) return last;
+    let i = 0;
+    while ((values[i + 1] as number) <= value) i++;
+    const a = values[i] as number;
+    const b = values[i + 1] as number;
+    const w =
+      this.spacing === "log" && a > 0
+        ? Math.log(value / a) / Math.log(b / a)
+        : (value - a) / (b - a);
+    // A grid value that went through text or single precision is still that grid point.
+    const position = i + w;
+    const nearest = Math.round(position);
+    return Math.abs(position - nearest) < 1e-6 ? nearest : position;
+  }
+}
+
+/** Networks that a point of the (epsilon, regularization) surface is read from. */
+export interface Place {
+  networks: readonly number[];
+  weights: readonly number[];
+  /** True at a grid point: the numbers are one trained network's, not an interpolation. */
+  trained: boolean;
+}
+
+interface Stored {
+  data: Float32Array;
+  dtype: WireArray["dtype"];
+  /** Numbers per epoch. */
+  block: number;
+  /** Numbers per network and epoch. */
+  tail: number;
+}
+
+export class Cube {
+  readonly epsilon: Axis;
+  readonly regularization: Axis;
+  readonly attack: Axis;
+  readonly labels: readonly string[];
+  readonly t: readonly number[];
+  readonly epochs: number;
+  readonly width: number;
+  readonly networks: number;
+  finished: number;
+  momentumLimit: number;
+  excessLimit: number;
+  private readonly stored = new Map<string, Stored>();
+
+  constructor(wire: WireCube) {
+    this.epsilon = new Axis(wire.axes.epsilon, "linear");
+    this.regularization = new Axis(wire.axes.regularization, "log");
+    this.attack = new Axis(wire.axes.attack_epsilon, "linear");
+    this.labels = wire.axes.label;
+    this.t = wire.axes.t;
+    this.epochs = wire.epochs;
+    this.width = wire.width;
+    this.finished = wire.finished;
+    this.momentumLimit = wire.momentum_limit;
+    this.excessLimit = wire.excess_limit;
+    this.networks = wire.axes.epsilon.length * wire.axes.regularization.length;
+    for (const [name, array] of Object.entries(wire.values)) {
+      const size = array.shape.reduce((a, b) => a * b, 1);
+      const block = size / (array.shape[0] as number);
+      const data = new Float32Array(size);
+      decodeInto(data, array.dtype, array.data);
+      this.stored.set(name, { data, dtype: array.dtype, block, tail: block / this.networks });
+    }
+  }
+
+  /** Take in one finished epoch that arrived after the cube did. */
+  append(epoch: number, names: readonly string[], buffers: readonly DataView[]): void {
+    names.forEach((name, i) => {
+      const { data, dtype, block } = this.get(name);
+      decodeInto(data.subarray(epoch * block, (epoch + 1) * block), dtype, buffers[i] as DataView);
+    });
+    this.finished = Math.max(this.finished, epoch + 1);
+  }
+
+  /** The trained networks around a point, with bilinear weights in slider coordinates. */
+  place(epsilon: number, regularization: number): Place {
+    const along = (axis: Axis, value: number): [number, number][] => {
+      const position = axis.position(value);
+      const i = Math.floor(position);
+      const w = position - i;
+      return w === 0
+        ? [[i, 1]]
+        : [
+            [i, 1 - w],
+            [i + 1, w],
+          ];
+    };
+    const networks: number[] = [];
+    const weights: number[] = [];
+    for (const [i, wi] of along(this.epsilon, epsilon)) {
+      for (const [j, wj] of along(this.regularization, regularization)) {
+        networks.push(i * this.regularization.values.length + j);
+        weights.push(wi * wj);
+      }
+    }
+    return { networks, weights, trained: networks.length === 1 };
+  }
+
+  /** One number of one variable at a place, interpolated; `k` indexes the variable's own axis. */
+  at(name: string, place: Place, epoch: number, k = 0): number {
+    const { data, block, tail } = this.get(name);
+    let sum = 0;
+    place.networks.forEach((network, c) => {
+      sum += (place.weights[c] as number) * (data[epoch * block + network * tail + k] as number);
+    });
+    return sum;
+  }
+
+  /** Robust accuracy at any attack radius: linear between the measured radii. */
+  robust(place: Place, epoch: number, radius: number, name = "robust_accuracy"): number {
+    const position = this.attack.position(radius);
+    const k = Math.floor(position);
+    const w = position - k;
+    const a = this.at(name, place, epoch, k);
+    return w === 0 ? a : a * (1 - w) + w * this.at(name, place, epoch, k + 1);
+  }
+
+  /** Unit-norm amplitude of the packet at a place, one number for each `t`. */
+  packet(place: Place, epoch: number, label: number): Float32Array {
+    const { data, block, tail } = this.get("packet");
+    const n = this.t.length;
+    const psi = new Float32Array(n);
+    place.networks.forEach((network, c) => {
+      const start = epoch * block + network * tail + label * n;
+      const weight = place.weights[c] as number;
+      for (let i = 0; i < n; i++)
+        psi[i] = (psi[i] as number) + weight * (data[start + i] as number);
+    });
+    const step = ((this.t[n - 1] as number) - (this.t[0] as number)) / (n - 1);
+    const norm = Math.sqrt(psi.reduce((sum, value) => sum + value * value, 0) * step);
+    return psi.map((value) => value / norm);
+  }
+
+  private get(name: string): Stored {
+    const stored = this.stored.get(name);
+    if (!stored) throw new Error(`the cube has no variable ${name}`);
+    return stored;
+  }
+}

@@ -1,0 +1,149 @@
+// Title, progress of the training with its buttons, and the readout line that says it in words.
+
+import type { Command, Run, Traits } from "./contract";
+import type { Cube } from "./cube";
+import { h, percent, setting, significant } from "./dom";
+import type { Choice } from "./state";
+
+type Send = (command: Command) => void;
+
+export class Header {
+  readonly element: HTMLElement;
+  private readonly title = h("h2");
+  private readonly subtitle = h("span", { class: "qw-subtitle" });
+  private readonly status = h("span", { class: "qw-status", role: "status" });
+  private readonly bar = h("i");
+  private readonly progress = h(
+    "div",
+    {
+      class: "qw-progress",
+      role: "progressbar",
+      "aria-label": "Training",
+      "aria-valuemin": 0,
+      "aria-valuemax": 100,
+    },
+    this.bar,
+  );
+  private readonly pause = h("button", { type: "button", class: "qw-pause" }, "Pause");
+  private readonly cancel = h("button", { type: "button", class: "qw-cancel" }, "Cancel");
+  private readonly train = h("button", { type: "button", class: "qw-train" }, "Train again");
+  private paused = false;
+
+  constructor(send: Send) {
+    this.element = h(
+      "header",
+      { class: "qw-header" },
+      h("div", { class: "qw-heading" }, this.title, this.subtitle),
+      h(
+        "div",
+        { class: "qw-run" },
+        this.status,
+        this.progress,
+        this.pause,
+        this.cancel,
+        this.train,
+      ),
+    );
+    this.pause.addEventListener("click", () => send({ type: this.paused ? "resume" : "pause" }));
+    this.cancel.addEventListener("click", () => send({ type: "cancel" }));
+    this.train.addEventListener("click", () => send({ type: "train" }));
+  }
+
+  setHeading({ title, subtitle }: Traits["heading"]): void {
+    this.title.textContent = title;
+    this.subtitle.textContent = subtitle;
+  }
+
+  setRun({ phase, fraction, message }: Run): void {
+    this.paused = phase === "paused";
+    const busy = phase === "preparing" || phase === "training" || phase === "paused";
+    const value = Math.round(100 * fraction);
+    this.status.textContent = message;
+    this.status.classList.toggle("qw-failed", phase === "failed");
+    this.bar.style.width = `${value}%`;
+    this.progress.setAttribute("aria-valuenow", String(value));
+    this.pause.textContent = this.paused ? "Resume" : "Pause";
+    for (const element of [this.progress, this.pause, this.cancel]) element.hidden = !busy;
+    this.train.hidden = !(phase === "cancelled" || phase === "failed");
+  }
+}
+
+/** The state of the Explorer in one line of text, with standard errors. */
+export class Readout {
+  readonly element = h("p", { class: "qw-readout", "aria-live": "polite" });
+  private readonly fields = new Map<string, HTMLElement>();
+
+  constructor() {
+    const field = (key: string, before: string) => {
+      const value = h("b", { class: `qw-readout-${key}` }, "–");
+      this.fields.set(key, value);
+      return h("span", {}, `${before} `, value);
+    };
+    this.element.append(
+      field("epsilon", "ε"),
+      field("regularization", "λ"),
+      field("label", "class"),
+      field("epoch", "epoch"),
+      field("position", "σx"),
+      field("momentum", "σp"),
+      field("product", "product"),
+      field("clean", "clean"),
+      field("robust", "robust"),
+      field("kind", ""),
+    );
+  }
+
+  show(cube: Cube, choice: Choice): void {
+    const { label, epoch, attack_epsilon: radius } = choice;
+    const place = cube.place(choice.epsilon, choice.regularization);
+    const pair = (name: string) => {
+      const value = cube.at(name, place, epoch, label);
+      return withError(value, cube.at(`${name}_error`, place, epoch, label));
+    };
+    const product = cube.at("uncertainty_product", place, epoch, label);
+    this.write("epsilon", setting(choice.epsilon));
+    this.write("regularization", setting(choice.regularization));
+    this.write("label", cube.labels[label] ?? "–");
+    this.write("epoch", String(epoch));
+    this.write("position", pair("position_std"));
+    this.write("momentum", pair("momentum_std"));
+    this.write("product", `${significant(product)} (bound 0.500)`);
+    this.write(
+      "clean",
+      accuracy(
+        cube.at("clean_accuracy", place, epoch),
+        cube.at("clean_accuracy_error", place, epoch),
+      ),
+    );
+    const robust = accuracy(
+      cube.robust(place, epoch, radius),
+      cube.robust(place, epoch, radius, "robust_accuracy_error"),
+    );
+    this.write("robust", `${robust} at ${setting(radius)}`);
+    this.write("kind", this.kind(place.trained, product, epoch));
+  }
+
+  private kind(trained: boolean, product: number, epoch: number): string {
+    if (!Number.isFinite(product))
+      return "no number here: a network diverged or its loss is flat zero";
+    if (!trained) return "interpolated between trained networks";
+    return epoch === 0 ? "untrained network" : "trained network";
+  }
+
+  private write(key: string, text: string): void {
+    const field = this.fields.get(key);
+    if (field && field.textContent !== text) field.textContent = text;
+  }
+}
+
+/** Value and standard error, the error to two digits and the value to the same decimals. */
+export function withError(value: number, error: number): string {
+  if (!Number.isFinite(value)) return "–";
+  return Number.isFinite(error)
+    ? `${significant(value)} ± ${significant(error, 1)}`
+    : significant(value);
+}
+
+function accuracy(value: number, error: number): string {
+  return Number.isFinite(value) ? `${percent(value)} ± ${(100 * error).toFixed(1)}` : "–";
+}

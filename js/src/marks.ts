@@ -1,0 +1,101 @@
+// Draws a choice on the bqplot marks. One `set` per mark and move; arrays are new each time,
+// because in-place edits are invisible to the models.
+
+import type { MarkName } from "./contract";
+import type { Cube, Place } from "./cube";
+import type { Choice } from "./state";
+
+/** The part of a bqplot mark model that is used here. */
+export interface Mark {
+  set(values: Record<string, unknown>): void;
+}
+export type Marks = Record<MarkName, Mark>;
+
+const f32 = (length: number, value: (i: number) => number) =>
+  Float32Array.from({ length }, (_, i) => value(i));
+
+const single = (network: number): Place => ({ networks: [network], weights: [1], trained: true });
+
+/** Indices of the points that no other point beats in both coordinates, by growing x. */
+export function paretoFront(x: ArrayLike<number>, y: ArrayLike<number>): number[] {
+  const order = Array.from({ length: x.length }, (_, i) => i)
+    .filter((i) => Number.isFinite(x[i]) && Number.isFinite(y[i]))
+    .sort((a, b) => (x[b] as number) - (x[a] as number) || (y[b] as number) - (y[a] as number));
+  const front: number[] = [];
+  let best = Number.NEGATIVE_INFINITY;
+  for (const i of order) {
+    if ((y[i] as number) > best) {
+      best = y[i] as number;
+      front.push(i);
+    }
+  }
+  return front.reverse();
+}
+
+export function drawMarks(
+  marks: Marks,
+  cube: Cube,
+  choice: Choice,
+  changed: ReadonlySet<keyof Choice> | "all",
+): void {
+  const { label, epoch, attack_epsilon: radius } = choice;
+  const touched = (...keys: (keyof Choice)[]) =>
+    changed === "all" || keys.some((key) => changed.has(key));
+  const place = cube.place(choice.epsilon, choice.regularization);
+  // Without regularization and at the smallest radius: the clean network wherever the grid has one.
+  const reference = single(0);
+  const point = (name: string, at: Place) => new Float32Array([cube.at(name, at, epoch, label)]);
+  const robust = (at: Place) => new Float32Array([cube.robust(at, epoch, radius)]);
+  const clean = (at: Place) => new Float32Array([cube.at("clean_accuracy", at, epoch)]);
+  const networks = (value: (at: Place) => number) =>
+    f32(cube.networks, (network) => value(single(network)));
+
+  if (touched("epsilon", "regularization", "label", "epoch")) {
+    marks.plane_now.set({
+      x: point("position_std", place),
+      y: point("momentum_std", place),
+      fill: place.trained,
+    });
+    marks.plane_trail.set({
+      x: f32(epoch + 1, (e) => cube.at("position_std", place, e, label)),
+      y: f32(epoch + 1, (e) => cube.at("momentum_std", place, e, label)),
+    });
+  }
+  if (touched("label", "epoch")) {
+    marks.plane_networks.set({
+      x: networks((at) => cube.at("position_std", at, epoch, label)),
+      y: networks((at) => cube.at("momentum_std", at, epoch, label)),
+      color: networks((at) => 2 * cube.at("uncertainty_product", at, epoch, label) - 1),
+    });
+    marks.plane_reference.set({
+      x: point("position_std", reference),
+      y: point("momentum_std", reference),
+    });
+  }
+  if (touched("epsilon", "regularization", "epoch", "attack_epsilon")) {
+    marks.tradeoff_now.set({ x: clean(place), y: robust(place), fill: place.trained });
+  }
+  if (touched("epoch", "attack_epsilon")) {
+    const x = networks((at) => cube.at("clean_accuracy", at, epoch));
+    const y = networks((at) => cube.robust(at, epoch, radius));
+    const front = paretoFront(x, y);
+    marks.tradeoff_networks.set({ x, y });
+    marks.tradeoff_front.set({
+      x: f32(front.length, (i) => x[front[i] as number] as number),
+      y: f32(front.length, (i) => y[front[i] as number] as number),
+    });
+    marks.tradeoff_reference.set({ x: clean(reference), y: robust(reference) });
+  }
+  if (touched("epsilon", "regularization", "attack_epsilon")) {
+    const x = f32(cube.finished, (e) => e);
+    const curve = (value: (at: Place, e: number) => number) =>
+      [reference, place].map((at) => f32(cube.finished, (e) => value(at, e)));
+    if (touched("epsilon", "regularization")) {
+      marks.curves_clean.set({ x, y: curve((at, e) => cube.at("clean_accuracy", at, e)) });
+    }
+    marks.curves_robust.set({ x, y: curve((at, e) => cube.robust(at, e, radius)) });
+  }
+  if (touched("epoch")) {
+    marks.curves_epoch.set({ x: new Float32Array([epoch, epoch]), y: new Float32Array([0, 1]) });
+  }
+}

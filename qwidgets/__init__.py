@@ -1,0 +1,104 @@
+"""Jupyter widgets that make the uncertainty principle of neural networks touchable.
+
+The normalised loss of a network, read as a function of the input, behaves like a wave function: the
+input is its position, the input gradient (what an attack uses) its momentum. `qwidgets` measures
+both for real trained networks and redraws them as a person moves the adversarial radius and the
+regularization. Source: Zhang et al., "On the uncertainty principle of neural networks",
+arXiv 2205.01493.
+
+Names are loaded on first use: importing the package imports neither torch nor ipywidgets.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qwidgets.attacks import fgsm, pgd, robust_accuracy
+    from qwidgets.companion import export_html
+    from qwidgets.data import Dataset, load_data
+    from qwidgets.domain import Box, Gaussian, Neighborhood
+    from qwidgets.models import build_model, packet_loss
+    from qwidgets.moments import Uncertainty, uncertainty
+    from qwidgets.section import Section, section
+    from qwidgets.sweep import Sweep, iterate_sweep, open_sweep, sweep
+    from qwidgets.widgets.explorer import Explorer
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Box": "domain",
+    "Dataset": "data",
+    "Explorer": "widgets.explorer",
+    "Gaussian": "domain",
+    "Neighborhood": "domain",
+    "Section": "section",
+    "Sweep": "sweep",
+    "Uncertainty": "moments",
+    "build_model": "models",
+    "export_html": "companion",
+    "fgsm": "attacks",
+    "iterate_sweep": "sweep",
+    "load_data": "data",
+    "open_sweep": "sweep",
+    "packet_loss": "models",
+    "pgd": "attacks",
+    "robust_accuracy": "attacks",
+    "section": "section",
+    "sweep": "sweep",
+    "uncertainty": "moments",
+}
+
+__all__ = [
+    "Box",
+    "Dataset",
+    "Explorer",
+    "Gaussian",
+    "Neighborhood",
+    "Section",
+    "Sweep",
+    "Uncertainty",
+    "build_model",
+    "export_html",
+    "fgsm",
+    "iterate_sweep",
+    "load_data",
+    "open_sweep",
+    "packet_loss",
+    "pgd",
+    "robust_accuracy",
+    "section",
+    "sweep",
+    "uncertainty",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        msg = f"module 'qwidgets' has no attribute {name!r}; public names: {', '.join(__all__)}"
+        raise AttributeError(msg)
+    value = getattr(import_module(f"qwidgets.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+class _Package(ModuleType):
+    """Keeps `qwidgets.section` and `qwidgets.sweep` the functions.
+
+    Python binds a submodule to its package when it is first imported, which would put the module
+    in the place of the public function of the same name.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

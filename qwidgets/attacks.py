@@ -1,0 +1,533 @@
+"""Adversarial attacks: the threat model, FGSM, PGD and robust accuracy.
+
+An attack moves an input inside a ball of radius epsilon around its clean value, and inside the
+valid range of inputs, so that the network errs. One implementation serves a single network,
+``x (B, *shape) -> logits (B, C)`` with labels ``(B,)``, and an ensemble evaluated as one program,
+``x (N, B, *shape) -> logits (N, B, C)`` with labels ``(N, B)``. The networks of an ensemble start
+from the same random point for the same image, so that only the networks make a difference.
+
+Results lie in the ball and in the range without tolerance, and an epsilon of 0 gives the input back
+bit for bit.
+
+References
+----------
+Goodfellow, Shlens, Szegedy, "Explaining and harnessing adversarial examples", arXiv 1412.6572
+(FGSM). Madry et al., "Towards deep learning models resistant to adversarial attacks",
+arXiv 1706.06083 (PGD).
+"""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Self, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from qwidgets.models import evaluating, log_odds_against
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+Model = Callable[[Tensor], Tensor]
+
+
+class Ball(ABC):
+    """The threat model: a ball around every input, cut to the valid range.
+
+    Parameters
+    ----------
+    center : torch.Tensor, (*leading, *shape) float32 or float64
+        Clean inputs, inside `value_range`.
+    epsilon : torch.Tensor, (*leading) float64
+        Radius around each input, in input units.
+    value_range : (float, float)
+        Smallest and largest valid value of an input coordinate.
+    """
+
+    def __init__(self, center: Tensor, epsilon: Tensor, value_range: tuple[float, float]) -> None:
+        self.center = center
+        self.epsilon = epsilon
+        self.value_range = value_range
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Give values of shape (*leading) trailing axes, to broadcast against the inputs."""
+        return values.reshape(values.shape + (1,) * (self.center.ndim - values.ndim))
+
+    def take(self, columns: Tensor) -> Self:
+        """Keep some inputs: `columns` (*leading[:-1], K) int64 are indices on the batch axis."""
+        axis = self.epsilon.ndim - 1
+        return type(self)(
+            self.center.take_along_dim(self.spread(columns), axis),
+            self.epsilon.take_along_dim(columns, axis),
+            self.value_range,
+        )
+
+    def random_start(self, generator: torch.Generator) -> Tensor:
+        """Draw a uniform point of every ball, (*leading, *shape), and cut it to the range.
+
+        The draw is made once per position on the batch axis and shared by all networks.
+        """
+        shape = self.center.shape[self.epsilon.ndim - 1 :]
+        offset = self._unit_offset(shape, generator).to(self.center.device)
+        return self.project(self.center + self.spread(self.epsilon).to(offset.dtype) * offset)
+
+    @abstractmethod
+    def project(self, x: Tensor) -> Tensor:
+        """Bring points (*leading, *shape) into the ball and the range; idempotent."""
+
+    @abstractmethod
+    def ascend(self, x: Tensor, gradient: Tensor, step_size: Tensor) -> Tensor:
+        """Move by `step_size` (*leading) in the steepest direction of the norm, then project."""
+
+    @abstractmethod
+    def _unit_offset(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        """Uniform points of the unit ball, one for each index on axis 0."""
+
+
+@final
+class LinfBall(Ball):
+    """Every coordinate changes by at most epsilon."""
+
+    def __init__(self, center: Tensor, epsilon: Tensor, value_range: tuple[float, float]) -> None:
+        super().__init__(center, epsilon, value_range)
+        # Rounded down to the dtype first: else a difference taken in it may round up past it.
+        radius = _displaced(center.new_zeros(()), self.spread(epsilon)).double()
+        self._lower = _displaced(center, -radius).clamp(min=value_range[0])
+        self._upper = _displaced(center, radius).clamp(max=value_range[1])
+
+    def project(self, x: Tensor) -> Tensor:
+        """Cut every coordinate to its interval."""
+        return x.clamp(self._lower, self._upper)
+
+    def ascend(self, x: Tensor, gradient: Tensor, step_size: Tensor) -> Tensor:
+        """Move every coordinate by the step, along the sign of the gradient, then project."""
+        step = self.spread(step_size).to(x.dtype)
+        return self.project(torch.addcmul(x, step, gradient.sign()))
+
+    def _unit_offset(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        device, dtype = generator.device, self.center.dtype
+        return 2 * torch.rand(shape, generator=generator, device=device, dtype=dtype) - 1
+
+
+@final
+class L2Ball(Ball):
+    """The Euclidean length of the change is at most epsilon."""
+
+    def project(self, x: Tensor) -> Tensor:
+        """Shorten the change to the radius, then cut to the range; cutting lengthens nothing."""
+        # A hair inside the radius, so that lengths summed in the dtype of x stay below it too.
+        hair = 16 * torch.finfo(x.dtype).eps
+        offset = x.double() - self.center.double()
+        length = self._length(offset)
+        radius = self.spread(self.epsilon)
+        shrunk = _displaced(self.center, offset * (radius * (1 - 2 * hair) / length))
+        inside = length <= radius * (1 - hair)
+        return torch.where(inside, x, shrunk).clamp(*self.value_range)
+
+    def ascend(self, x: Tensor, gradient: Tensor, step_size: Tensor) -> Tensor:
+        """Move along the unit vector of the gradient, then project; stay where it vanishes."""
+        gradient = gradient.nan_to_num()
+        axes = tuple(range(self.epsilon.ndim, gradient.ndim))
+        # Scaled to a largest entry of 1 first: squares of tiny gradients would underflow.
+        gradient = gradient / gradient.abs().amax(axes, keepdim=True)
+        gradient = (gradient / self._length(gradient)).nan_to_num()
+        return self.project(x + self.spread(step_size).to(x.dtype) * gradient)
+
+    def _length(self, offset: Tensor) -> Tensor:
+        axes = tuple(range(self.epsilon.ndim, offset.ndim))
+        length: Tensor = torch.linalg.vector_norm(offset, dim=axes, keepdim=True)
+        return length
+
+    def _unit_offset(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        device, dtype = generator.device, self.center.dtype
+        normal = torch.randn(shape, generator=generator, device=device, dtype=dtype).flatten(1)
+        volume = torch.rand((shape[0], 1), generator=generator, device=device, dtype=dtype)
+        direction = torch.nn.functional.normalize(normal)
+        return (volume.pow(1 / normal.shape[1]) * direction).reshape(shape)
+
+
+_BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball}
+
+
+def _displaced(center: Tensor, displacement: Tensor) -> Tensor:
+    """Add a float64 displacement and round to the dtype of the center, never further away."""
+    moved = (center.double() + displacement).to(center.dtype)
+    too_far = (moved.double() - center.double()).abs() > displacement.abs()
+    return torch.where(too_far, torch.nextafter(moved, center), moved)
+
+
+def fgsm(
+    model: Model,
+    x: Tensor | ArrayLike,
+    y: Tensor | ArrayLike,
+    epsilon: float | Tensor,
+    *,
+    value_range: tuple[float, float] = (0.0, 1.0),
+) -> Tensor:
+    """Fast gradient sign method: one step of length epsilon in the l-infinity norm.
+
+    ``x + epsilon sign(grad_x l(f(x), y))``, cut to the valid range, l the cross-entropy.
+
+    Parameters
+    ----------
+    model, x, y, epsilon, value_range
+        As for `pgd`.
+
+    Returns
+    -------
+    torch.Tensor, (*leading, *shape)
+        Attacked inputs, detached.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `pgd`.
+
+    References
+    ----------
+    Goodfellow, Shlens, Szegedy, arXiv 1412.6572.
+    """
+    x, y = _checked_inputs(model, x, y, value_range)
+    radius = _checked_radius("epsilon", epsilon, y)
+    ball = LinfBall(x, radius, value_range)
+    with evaluating(model):
+        _, gradient = _logits_and_gradient(model, x, y)
+    return torch.where(ball.spread(radius) == 0, x, ball.ascend(x, gradient, radius))
+
+
+def pgd(
+    model: Model,
+    x: Tensor | ArrayLike,
+    y: Tensor | ArrayLike,
+    epsilon: float | Tensor,
+    *,
+    norm: str = "linf",
+    steps: int = 10,
+    step_size: float | Tensor | None = None,
+    random_start: bool = True,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    seed: int | torch.Generator = 0,
+) -> Tensor:
+    """Projected gradient descent: repeated steepest-ascent steps on the loss inside the ball.
+
+    Each step moves along ``sign(g)`` (linf) or ``g / |g|`` (l2), g the gradient of the
+    cross-entropy, and projects back to the ball and the valid range. Only the direction of g
+    counts, so it is taken from the log odds against the label, which point the same way as the
+    cross-entropy and do not vanish where the softmax saturates.
+
+    Parameters
+    ----------
+    model : callable
+        Logits ``(*leading, classes)`` of inputs ``(*leading, *shape)``. A `torch.nn.Module` is
+        attacked in eval mode and given its modes back; gradients of its parameters stay untouched.
+    x : torch.Tensor or array_like, (*leading, *shape)
+        Clean inputs. For a module they are moved to the device and dtype of its parameters.
+    y : torch.Tensor or array_like, (*leading) integers
+        Labels; ``(B,)`` for a single network, ``(N, B)`` or ``(1, B)`` for an ensemble.
+    epsilon : float or torch.Tensor
+        Radius in input units, broadcast against the shape of `y`: ``(N, 1)`` is a radius for each
+        network. Inputs of radius 0 come back bit for bit.
+    norm : {"linf", "l2"}
+        Norm of the ball.
+    steps : int
+        Number of steps, at least 1.
+    step_size : float or torch.Tensor, optional
+        Length of a step in the same norm, by default ``2.5 * epsilon / steps``.
+    random_start : bool
+        Start from a uniform point of the ball, by default, or from the clean input.
+    value_range : (float, float)
+        Smallest and largest valid value of an input coordinate.
+    seed : int or torch.Generator
+        Source of the random start.
+
+    Returns
+    -------
+    torch.Tensor, (*leading, *shape)
+        The last iterate, detached: within epsilon of `x` and within `value_range`, without
+        tolerance.
+
+    Raises
+    ------
+    TypeError
+        Inputs that are not floating, labels that are not integers.
+    ValueError
+        Epsilon or step size negative or not finite, fewer than one step, inputs outside
+        `value_range`, shapes that do not match, labels that are not classes of the model, an
+        unknown norm, a model whose output gives no gradient.
+
+    References
+    ----------
+    Madry et al., arXiv 1706.06083.
+    """
+    x, y = _checked_inputs(model, x, y, value_range)
+    radius = _checked_radius("epsilon", epsilon, y)
+    steps = _checked_count("steps", steps)
+    if step_size is None:
+        stride = 2.5 * radius / steps
+    else:
+        stride = _checked_radius("step_size", step_size, y)
+    ball = _checked_norm(norm)(x, radius, value_range)
+    adversarial = ball.random_start(_generator(seed)) if random_start else x
+    with evaluating(model):
+        for _ in range(steps):
+            _, gradient = _logits_and_gradient(model, adversarial, y)
+            adversarial = ball.ascend(adversarial, gradient, stride)
+    return torch.where(ball.spread(radius) == 0, x, adversarial)
+
+
+def robust_accuracy(
+    model: Model,
+    x: Tensor | ArrayLike,
+    y: Tensor | ArrayLike,
+    epsilons: ArrayLike,
+    *,
+    norm: str = "linf",
+    steps: int = 10,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    batch_size: int = 512,
+    seed: int | torch.Generator = 0,
+) -> NDArray[np.float64]:
+    """Fraction of inputs still classified correctly under PGD, at each attack radius.
+
+    An input counts as broken at a radius if the clean input or any iterate of the attack (its
+    random start included) is misclassified, there or at a smaller radius, whose example is within
+    reach as well. So the curve is non-increasing, and at radius 0 it is the clean accuracy.
+    The random start has the same relative position in the ball at all radii, which takes its noise
+    out of the comparison between radii. Logits that are NaN classify nothing correctly.
+
+    Parameters
+    ----------
+    model, x, y, norm, steps, value_range, seed
+        As for `pgd`.
+    epsilons : array_like, (E,)
+        Attack radii in input units, in any order.
+    batch_size : int
+        Inputs attacked at once (for each network of an ensemble); limits memory.
+
+    Returns
+    -------
+    numpy.ndarray, (E,) or (N, E) for an ensemble, float64
+        Robust accuracy in the order of `epsilons`. The binomial standard error of an entry a is
+        ``sqrt(a (1 - a) / B)``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `pgd`; also for no radii.
+    """
+    x, y = _checked_inputs(model, x, y, value_range)
+    radii, place = np.unique(_checked_radii(epsilons), return_inverse=True)
+    steps = _checked_count("steps", steps)
+    batch_size = _checked_count("batch_size", batch_size)
+    ball_type = _checked_norm(norm)
+    generator = _generator(seed)
+    axis = y.ndim - 1
+    counts = torch.zeros((*y.shape[:-1], len(radii)), dtype=torch.int64)
+    with evaluating(model):
+        for first in range(0, y.shape[-1], batch_size):
+            count = min(batch_size, y.shape[-1] - first)
+            inputs, labels = x.narrow(axis, first, count), y.narrow(axis, first, count)
+            alive = _is_correct(_logits(model, inputs, labels), labels)
+            state = generator.get_state()
+            for index, radius in enumerate(radii):
+                if radius > 0 and alive.any():
+                    epsilon = torch.full_like(labels, float(radius), dtype=torch.float64)
+                    ball = ball_type(inputs, epsilon, value_range)
+                    generator.set_state(state)
+                    start = ball.random_start(generator)
+                    alive = _survivors(model, ball, start, labels, alive, steps)
+                counts[..., index] += alive.sum(-1).cpu()
+    return counts.numpy()[..., place] / y.shape[-1]
+
+
+def _survivors(model: Model, ball: Ball, x: Tensor, y: Tensor, alive: Tensor, steps: int) -> Tensor:
+    """Which inputs (*leading) bool of those alive stay correct at every iterate from x on."""
+    axis = y.ndim - 1
+    alive = alive.clone()
+    columns = torch.arange(y.shape[-1], device=y.device).expand(y.shape)
+    for step in range(steps + 1):
+        now = alive.gather(-1, columns)
+        most = int(now.sum(-1).max())
+        if most == 0:
+            break
+        if most < columns.shape[-1]:
+            # Broken inputs need no further attack. Every network keeps as many columns as the one
+            # with most survivors, so that the batch stays rectangular; the surplus stays broken.
+            keep = now.int().argsort(dim=-1, descending=True, stable=True)[..., :most]
+            columns, now, y = (value.gather(-1, keep) for value in (columns, now, y))
+            x = x.take_along_dim(ball.spread(keep), axis)
+            ball = ball.take(keep)
+        if step == steps:
+            logits = _logits(model, x, y)
+        else:
+            logits, gradient = _logits_and_gradient(model, x, y)
+            x = ball.ascend(x, gradient, 2.5 * ball.epsilon / steps)
+        alive.scatter_(-1, columns, now & _is_correct(logits, y))
+    return alive
+
+
+def _is_correct(logits: Tensor, y: Tensor) -> Tensor:
+    # argmax takes NaN for the largest value, which would score a diverged network's first class.
+    return (logits.argmax(-1) == y) & ~logits.isnan().any(-1)
+
+
+def _logits(model: Model, x: Tensor, y: Tensor) -> Tensor:
+    with torch.no_grad():
+        return _checked_logits(model(x), y)
+
+
+def _logits_and_gradient(model: Model, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits at x, and the direction in which the loss of every input rises, both detached."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        logits = _checked_logits(model(x), y)
+        gradient = None
+        if logits.requires_grad:
+            objective = log_odds_against(logits, y).sum()
+            (gradient,) = torch.autograd.grad(objective, x, allow_unused=True)
+    if gradient is None:
+        message = (
+            "model must compute its logits from x with differentiable torch operations, got logits "
+            "that carry no gradient to x; remove detach, no_grad or NumPy steps from it."
+        )
+        raise ValueError(message)
+    return logits.detach(), gradient
+
+
+def _checked_logits(logits: Tensor, y: Tensor) -> Tensor:
+    if logits.shape[:-1] != y.shape or logits.shape[-1] <= 1:
+        message = (
+            f"model must return logits of shape {(*y.shape, 'classes')} with at least two classes, "
+            f"got {tuple(logits.shape)}."
+        )
+        raise ValueError(message)
+    largest = int(y.max())
+    if largest >= logits.shape[-1]:
+        message = (
+            f"y must hold labels in 0..{logits.shape[-1] - 1}, the classes of the model, "
+            f"got {largest}."
+        )
+        raise ValueError(message)
+    return logits
+
+
+def _checked_inputs(
+    model: Model, x: Tensor | ArrayLike, y: Tensor | ArrayLike, value_range: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """Check inputs (*leading, *shape) and labels (*leading); give them as the model takes them."""
+    # torch.tensor copies arrays: sharing memory with a read-only one would warn.
+    x, y = (value if isinstance(value, Tensor) else torch.tensor(value) for value in (x, y))
+    x = x.detach()
+    if x.dtype not in {torch.float32, torch.float64}:
+        message = (
+            f"x must be float32 or float64, got {x.dtype}; convert it, for images of bytes with "
+            "x / 255."
+        )
+        raise TypeError(message)
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        message = f"y must hold integer labels, got {y.dtype}; convert it with y.long()."
+        raise TypeError(message)
+    if isinstance(model, nn.Module):
+        parameter = next(model.parameters(), x)
+        x = x.to(parameter.device, parameter.dtype)
+    fits = y.ndim >= 1 and x.ndim > y.ndim and x.shape[y.ndim - 1] == y.shape[-1]
+    try:
+        leading = np.broadcast_shapes(x.shape[: y.ndim], y.shape)
+    except ValueError:
+        fits = False
+    if not fits:
+        message = (
+            "x must have the shape of y followed by the shape of one input, got x "
+            f"{tuple(x.shape)} with y {tuple(y.shape)}; for an ensemble give y as (N, B) or (1, B)."
+        )
+        raise ValueError(message)
+    if x.numel() == 0:
+        message = f"x must hold at least one input, got shape {tuple(x.shape)}."
+        raise ValueError(message)
+    low, high = value_range
+    if not low < high:
+        message = f"value_range must be (low, high) with low < high, got {value_range}."
+        raise ValueError(message)
+    smallest, largest = (value.item() for value in x.aminmax())
+    low, high = torch.tensor(value_range, dtype=x.dtype).tolist()
+    if not (smallest >= low and largest <= high):
+        offending = largest if smallest >= low else smallest
+        message = (
+            f"x must lie in value_range {tuple(value_range)}, got {offending}; scale the inputs or "
+            "pass the value_range they have."
+        )
+        raise ValueError(message)
+    if int(y.min()) < 0:
+        message = f"y must hold labels from 0 on, got {int(y.min())}."
+        raise ValueError(message)
+    y = y.to(x.device, torch.int64)
+    return x.expand(*leading, *x.shape[y.ndim :]), y.expand(leading)
+
+
+def _checked_radius(name: str, value: float | Tensor, y: Tensor) -> Tensor:
+    """Broadcast a length to the shape of the labels, as float64."""
+    try:
+        radius = torch.as_tensor(value, dtype=torch.float64, device=y.device).detach()
+    except (TypeError, ValueError, RuntimeError):
+        message = f"{name} must be a number or a tensor, got {value!r}."
+        raise TypeError(message) from None
+    wrong = radius[~(radius.isfinite() & (radius >= 0))]
+    if wrong.numel():
+        message = f"{name} must be a finite number of at least 0, got {wrong[0].item()}."
+        raise ValueError(message)
+    try:
+        return radius.expand(y.shape)
+    except RuntimeError:
+        message = (
+            f"{name} must be a number or broadcast against y {tuple(y.shape)}, got shape "
+            f"{tuple(radius.shape)}; one value for each network has shape (N, 1)."
+        )
+        raise ValueError(message) from None
+
+
+def _checked_radii(epsilons: ArrayLike) -> NDArray[np.float64]:
+    radii = np.asarray(epsilons, dtype=np.float64)
+    if radii.ndim != 1 or radii.size == 0:
+        message = (
+            "epsilons must be a one-dimensional array of at least one radius, got shape "
+            f"{radii.shape}; write a single radius as [radius]."
+        )
+        raise ValueError(message)
+    wrong = radii[~(np.isfinite(radii) & (radii >= 0))]
+    if wrong.size:
+        message = f"epsilons must be finite numbers of at least 0, got {wrong[0]}."
+        raise ValueError(message)
+    return radii
+
+
+def _checked_count(name: str, value: int) -> int:
+    try:
+        count = operator.index(value)
+    except TypeError:
+        message = f"{name} must be an integer, got {value!r}."
+        raise TypeError(message) from None
+    if count < 1:
+        message = f"{name} must be at least 1, got {count}."
+        raise ValueError(message)
+    return count
+
+
+def _checked_norm(norm: str) -> type[Ball]:
+    if norm not in _BALLS:
+        near = difflib.get_close_matches(str(norm), _BALLS, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        known = " or ".join(repr(name) for name in _BALLS)
+        message = f"norm must be {known}, got {norm!r}{hint}."
+        raise ValueError(message)
+    return _BALLS[norm]
+
+
+def _generator(seed: int | torch.Generator) -> torch.Generator:
+    if isinstance(seed, torch.Generator):
+        return seed
+    return torch.Generator().manual_seed(operator.index(seed))

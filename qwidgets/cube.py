@@ -1,0 +1,143 @@
+"""The labelled cube: what a grid of networks showed, with meaning and unit of everything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from qwidgets.measurement import Probes, Record
+
+_GRID = ("epsilon", "regularization")
+
+# Dimensions behind (epsilon, regularization, epoch), meaning and unit of what is measured.
+_VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "train_loss": ((), "mean training loss during the epoch, of the attacked inputs", "nat"),
+    "test_loss": ((), "mean cross-entropy of the test images", "nat"),
+    "clean_accuracy": ((), "fraction of test images classified correctly", "1"),
+    "clean_accuracy_error": ((), "binomial standard error of clean_accuracy", "1"),
+    "robust_accuracy": (
+        ("attack_epsilon",),
+        "fraction of test images classified correctly under attack",
+        "1",
+    ),
+    "robust_accuracy_error": (
+        ("attack_epsilon",),
+        "binomial standard error of robust_accuracy",
+        "1",
+    ),
+    "position_std": (
+        ("label",),
+        "position spread of the packet along the attack, median over probe images",
+        "input unit",
+    ),
+    "position_std_error": (("label",), "standard error of position_std", "input unit"),
+    "momentum_std": (
+        ("label",),
+        "momentum spread of the packet along the attack, median over probe images",
+        "1 / input unit",
+    ),
+    "momentum_std_error": (("label",), "standard error of momentum_std", "1 / input unit"),
+    "uncertainty_product": (
+        ("label",),
+        "position spread times momentum spread, median over probe images; at least 1/2",
+        "1",
+    ),
+    "uncertainty_product_error": (("label",), "standard error of uncertainty_product", "1"),
+    "undefined_packets": (
+        ("label",),
+        "probe images without a direction of attack, left out of the medians",
+        "1",
+    ),
+    "packet": (
+        ("label", "t"),
+        "amplitude of the reference image's packet along the attack",
+        "input unit ** -1/2",
+    ),
+}
+
+
+def make_cube(
+    records: Sequence[Record],
+    diverged: NDArray[np.int64],
+    probes: Probes,
+    *,
+    epsilon: Sequence[float],
+    regularization: Sequence[float],
+    regularization_name: str,
+    regularization_unit: str,
+    attributes: Mapping[str, Any],
+) -> xr.Dataset:
+    """Put the records of all epochs so far into one labelled data set.
+
+    Parameters
+    ----------
+    records : sequence of dict of str to ndarray, shape (N, ...)
+        For each epoch, from 0, what `measure` returned and ``train_loss`` (N,); N networks with the
+        regularization running fastest.
+    diverged : ndarray, shape (N,), int64
+        Epoch in which each network diverged, or -1.
+    probes : Probes
+        What was measured on.
+    epsilon, regularization : sequence of float
+        The axes of the grid.
+    regularization_name, regularization_unit : str
+        What the strength is of, and its unit.
+    attributes : mapping
+        Attributes of the data set; JSON takes them.
+
+    Returns
+    -------
+    xarray.Dataset
+    """
+    shape = len(epsilon), len(regularization)
+    stacked = {name: np.stack([record[name] for record in records], 1) for name in records[0]}
+    robust = stacked["robust_accuracy"]
+    images = len(probes.labels)
+    stacked["robust_accuracy_error"] = np.sqrt(robust * (1 - robust) / images)
+    # The same images under no attack: equal by definition, so taken from there.
+    for name in ("accuracy", "accuracy_error"):
+        stacked[f"clean_{name}"] = stacked[f"robust_{name}"][..., 0]
+    variables: dict[str, Any] = {
+        name: (
+            (*_GRID, "epoch", *dimensions),
+            stacked[name].reshape(*shape, *stacked[name].shape[1:]),
+            {"long_name": meaning, "units": unit},
+        )
+        for name, (dimensions, meaning, unit) in _VARIABLES.items()
+    }
+    variables["diverged"] = (
+        _GRID,
+        diverged.reshape(shape),
+        {"long_name": "epoch in which the network diverged, -1 where it did not", "units": "1"},
+    )
+    variables["probe_image"] = (
+        ("label", "probe"),
+        probes.packets.cpu().numpy(),
+        {"long_name": "index of the probe images among the measured test images", "units": "1"},
+    )
+    radius = f"input unit, {probes.norm} norm"
+    axes: list[tuple[str, Any, str, str]] = [
+        ("epsilon", list(epsilon), "adversarial radius in training", radius),
+        ("regularization", list(regularization), regularization_name, regularization_unit),
+        ("epoch", np.arange(len(records)), "finished epochs of training", "1"),
+        ("label", np.arange(len(probes.packets)), "class", "1"),
+        (
+            "attack_epsilon",
+            list(probes.attack_epsilon),
+            "radius of the attack on the test images",
+            radius,
+        ),
+        ("t", probes.kept_t.numpy(), "position along the attack", "input unit, l2 norm"),
+    ]
+    coordinates = {
+        name: (name, values, {"long_name": meaning, "units": unit})
+        for name, values, meaning, unit in axes
+    }
+    return xr.Dataset(variables, coordinates, attributes)

@@ -1,0 +1,301 @@
+"""What a sweep measures on all its networks after an epoch.
+
+Accuracy and loss on the test images, the robust accuracy curve, and for a few probe images of each
+label the packet along the attack: the loss along the line through the image in the direction of its
+own input gradient, seen through a Gaussian window (theory: "The packet along the attack"). All
+networks are measured together in float32; `qwidgets.section` is the same measurement of one line of
+one network in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from scipy.special import betainc
+from torch.nn import functional
+
+from qwidgets.attacks import pgd, robust_accuracy
+from qwidgets.models import log_odds_against
+from qwidgets.section import PacketMoments, packet_moments
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from qwidgets.models import BatchedForward
+
+    Record = dict[str, NDArray[Any]]
+
+# Units of work: small enough that a consumer can draw, pause or cancel between two of them.
+_VALUES_PER_ATTACK = 1 << 17
+# Points of lines evaluated at once: more would not stay in the processor's cache.
+_POINTS_AT_ONCE = 1 << 12
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Probes:
+    """The images and lines on which every network is measured, at every epoch the same.
+
+    Attributes
+    ----------
+    inputs : Tensor, shape (M, ...), float32
+        Test images.
+    labels : Tensor, shape (M,), int64
+        Their labels.
+    packets : Tensor, shape (L, K), int64
+        For each of the L labels the positions in ``inputs`` of its K probe images; the first one is
+        the reference image whose packet is kept.
+    width : float
+        Standard deviation s of the Gaussian window, input units.
+    points : int
+        Points of the trapezoid rule on [-8 s, 8 s]; one more than a multiple of ``thinning``.
+    thinning : int
+        Every how manieth point of the reference packet is kept.
+    reference_epsilon : float
+        Radius of the PGD displacement that takes the place of a vanishing gradient, input units.
+    attack_epsilon : tuple of float
+        Radii of the robust accuracy curve, sorted, the first one 0.
+    attack_steps : int
+        PGD steps at each radius.
+    norm : {"linf", "l2"}
+        Norm of the attack.
+    value_range : (float, float)
+        Valid input values.
+    seed : int
+        Seed of the random starts of the attack.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    packets: Tensor
+    width: float
+    reference_epsilon: float
+    attack_epsilon: tuple[float, ...]
+    attack_steps: int
+    norm: Literal["linf", "l2"]
+    value_range: tuple[float, float]
+    seed: int
+    points: int = 257
+    thinning: int = 2
+
+    @property
+    def kept_t(self) -> Tensor:
+        """Points at which reference packets are kept, float64, input units."""
+        return self.t[:: self.thinning]
+
+    @property
+    def t(self) -> Tensor:
+        """Points of the lines, shape (points,), float64, input units."""
+        return torch.linspace(-8, 8, self.points, dtype=torch.float64) * self.width
+
+
+def measure(
+    forward: BatchedForward, parameters: Mapping[str, Tensor], probes: Probes
+) -> Generator[float, None, Record]:
+    """Measure N networks, yielding after every unit of work.
+
+    Parameters
+    ----------
+    forward : BatchedForward
+        ``forward(parameters, x) -> logits`` (N, B, C).
+    parameters : mapping of str to Tensor, shape (N, ...)
+        Weights of the networks.
+    probes : Probes
+        What to measure on.
+
+    Yields
+    ------
+    float
+        The share of the measurement that is done, after every unit of work.
+
+    Returns
+    -------
+    dict of str to ndarray
+        ``test_loss`` (N,), ``robust_accuracy`` (N, A), ``position_std``, ``momentum_std``,
+        ``uncertainty_product`` and each with ``_error`` (N, L), ``undefined_packets`` (N, L),
+        ``packet`` (N, L, T'). A network with weights that are not finite has NaN everywhere.
+    """
+    first = next(iter(parameters.values()))
+    networks = len(first)
+    finite = torch.stack([value.isfinite().flatten(1).all(1) for value in parameters.values()])
+    broken = ~finite.all(0).cpu().numpy()
+    images = max(1, _VALUES_PER_ATTACK // (networks * probes.inputs[0].numel()))
+    attacked = list(zip(probes.inputs.split(images), probes.labels.split(images), strict=True))
+    lines = probes.packets.flatten()
+    units = len(attacked) + len(lines)
+
+    starts = torch.Generator(first.device).manual_seed(probes.seed)
+    test_loss = torch.zeros(networks, dtype=torch.float64, device=first.device)
+    correct = np.zeros((networks, len(probes.attack_epsilon)))
+    for unit, (x, y) in enumerate(attacked, start=1):
+        everywhere = y.expand(networks, -1)
+        with torch.no_grad():
+            test_loss += _cross_entropy(forward(parameters, x), everywhere).double().sum(1)
+        accuracy = robust_accuracy(
+            partial(forward, parameters),
+            x.expand(networks, *x.shape),
+            everywhere,
+            probes.attack_epsilon,
+            norm=probes.norm,
+            steps=probes.attack_steps,
+            value_range=probes.value_range,
+            seed=starts,
+        )
+        # Whole numbers of images: adding them up is exact.
+        correct += np.rint(accuracy * len(y))
+        yield unit / units
+    x, y = probes.inputs[lines], probes.labels[lines]
+    directions = _directions(forward, parameters, x, y, probes)
+    packets = []
+    for unit in range(len(lines)):
+        packets.append(_packets(forward, parameters, x[unit], directions[:, unit], y[unit], probes))
+        yield (len(attacked) + unit + 1) / units
+
+    per_label = (networks, *probes.packets.shape)
+    position, momentum, product = (
+        torch.stack([getattr(part, name) for part in packets], 1).cpu().numpy().reshape(per_label)
+        for name in ("position_std", "momentum_std", "product")
+    )
+    reference = [part.amplitude for part in packets[:: per_label[2]]]
+    record: Record = {
+        "test_loss": (test_loss / len(probes.labels)).cpu().numpy(),
+        "robust_accuracy": correct / len(probes.labels),
+        "packet": torch.stack(reference, 1)[..., :: probes.thinning].float().cpu().numpy(),
+        "undefined_packets": np.isnan(product).sum(-1),
+    }
+    for name, values in (
+        ("position_std", position),
+        ("momentum_std", momentum),
+        ("uncertainty_product", product),
+    ):
+        record[name], record[f"{name}_error"] = median_with_error(values)
+    for name in ("test_loss", "robust_accuracy"):
+        record[name][broken] = np.nan
+    return record
+
+
+def median_with_error(
+    values: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Median over the last axis, and its standard error after Maritz and Jarrett.
+
+    The error is the standard deviation of the median of a bootstrap sample, which has a closed form
+    and needs no resampling: the i-th smallest of n values carries the weight
+    ``I(i / n) - I((i - 1) / n)``, where I is the incomplete beta function with both parameters
+    ``(n + 1) / 2``. For odd n this is exact; for even n it smooths over the two middle values.
+
+    Parameters
+    ----------
+    values : ndarray, shape (..., n), float64
+        NaN values are left out.
+
+    Returns
+    -------
+    median, error : ndarray, shape (...), float64
+        NaN where no value is left; the error also where only one is.
+
+    References
+    ----------
+    Maritz and Jarrett, "A note on estimating the variance of the sample median", JASA 73 (1978).
+    """
+    ordered = np.sort(values, axis=-1)  # NaN comes last
+    count = np.isfinite(ordered).sum(-1, keepdims=True)
+    middle = np.concatenate([np.maximum(count - 1, 0) // 2, count // 2], axis=-1)
+    median = np.take_along_axis(ordered, middle, -1).mean(-1)
+    edges = np.minimum(np.arange(values.shape[-1] + 1) / np.maximum(count, 1), 1)
+    shape = (count + 1) / 2
+    weight = np.diff(betainc(shape, shape, edges))
+    known = np.nan_to_num(ordered)
+    mean = (weight * known).sum(-1, keepdims=True)
+    variance = (weight * (known - mean) ** 2).sum(-1)
+    return median, np.where(count[..., 0] > 1, np.sqrt(variance), np.nan)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy in nats; keeps its relative precision where the softmax saturates."""
+    return functional.softplus(log_odds_against(logits, labels), threshold=40.0)
+
+
+def _packets(
+    forward: BatchedForward,
+    parameters: Mapping[str, Tensor],
+    x: Tensor,
+    directions: Tensor,
+    y: Tensor,
+    probes: Probes,
+) -> PacketMoments[Tensor]:
+    """Packets (N,) of one image (...), on the line through it in each network's direction."""
+    abreast = max(1, _POINTS_AT_ONCE // probes.points)
+    each = zip(*(value.split(abreast) for value in parameters.values()), strict=True)
+    losses: list[Tensor] = []
+    slopes: list[Tensor] = []
+    for values, direction in zip(each, directions.split(abreast), strict=True):
+        t = probes.t.to(x).repeat(len(direction), 1).requires_grad_()
+        some = dict(zip(parameters, values, strict=True))
+        loss = _cross_entropy(_along(forward, some, x, direction, t), y.expand(t.shape))
+        slopes += torch.autograd.grad(loss.sum(), t)
+        losses.append(loss.detach())
+    return packet_moments(probes.t, torch.cat(losses), torch.cat(slopes), probes.width)
+
+
+def _along(
+    forward: BatchedForward,
+    parameters: Mapping[str, Tensor],
+    x: Tensor,
+    direction: Tensor,
+    t: Tensor,
+) -> Tensor:
+    """Return the logits (N, T, C) at the points ``x + t direction``, t (N, T)."""
+    layer = forward.input_layer
+    if layer is None:
+        return forward(parameters, x + t.reshape(*t.shape, *[1] * x.ndim) * direction.unsqueeze(1))
+    # Points of a line have two coordinates, (t, 1): the first layer, which is affine, is restricted
+    # to them. That saves all its products with the features, a third of the work for the digits.
+    weight = f"{layer}.weight"
+    line = torch.stack([direction, x.expand(direction.shape)], -1).flatten(1, -2)
+    points = torch.stack([t, torch.ones_like(t)], -1).reshape(*t.shape, *[1] * (x.ndim - 1), 2)
+    return forward({**parameters, weight: parameters[weight] @ line}, points)
+
+
+def _directions(
+    forward: BatchedForward,
+    parameters: Mapping[str, Tensor],
+    x: Tensor,
+    y: Tensor,
+    probes: Probes,
+) -> Tensor:
+    """Return the unit direction (N, K, ...) in which each network attacks each of K images.
+
+    It is the input gradient of the loss, taken from the log odds, which point the same way and do
+    not vanish where the softmax saturates. Where even that is zero, the PGD displacement.
+    """
+    networks = len(next(iter(parameters.values())))
+    everywhere, y = x.expand(networks, *x.shape), y.expand(networks, -1)
+    leaf = everywhere.clone().requires_grad_()
+    odds = log_odds_against(forward(parameters, leaf), y)
+    (gradient,) = torch.autograd.grad(odds.sum(), leaf)
+    gradient = gradient.flatten(2)
+    largest = gradient.abs().amax(2, keepdim=True)
+    if (largest == 0).any():
+        moved = pgd(
+            partial(forward, parameters),
+            everywhere,
+            y,
+            probes.reference_epsilon,
+            norm=probes.norm,
+            value_range=probes.value_range,
+            seed=probes.seed,
+        )
+        gradient = torch.where(largest == 0, (moved - everywhere).flatten(2), gradient)
+        largest = gradient.abs().amax(2, keepdim=True)
+    # Scaled to a largest entry of 1 first: squares of tiny gradients would underflow. A direction
+    # that is still zero becomes NaN, and so does everything measured along it.
+    gradient = gradient / largest
+    direction: Tensor = gradient / torch.linalg.vector_norm(gradient, dim=2, keepdim=True)
+    return direction.reshape(everywhere.shape)

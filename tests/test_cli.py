@@ -1,0 +1,241 @@
+"""The command line, run as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import qwidgets as qw
+from qwidgets import cli
+
+TINY = ["--epochs", "1", "--epsilon", "0,0.1", "--regularization", "0", "--train-size", "200"]
+
+
+def run(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "qwidgets.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+    )
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    answer = run("sweep", *TINY, "--output", "deep/digits", cwd=folder)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.strip() == str(folder / "deep/digits")
+    return folder / "deep/digits"
+
+
+def test_sweep_saves_what_was_asked_for(saved):
+    cube = qw.open_sweep(saved).dataset
+    assert cube.epsilon.values.tolist() == [0, 0.1]
+    assert cube.regularization.values.tolist() == [0]
+    assert cube.sizes["epoch"] == 2  # untrained, and after one epoch
+
+
+def test_export_writes_the_page(saved, tmp_path):
+    answer = run("export", saved, tmp_path / "page.html", cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.strip() == str(tmp_path / "page.html")
+    assert "<html" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_demo_writes_the_page_and_prints_its_path(tmp_path):
+    answer = run("demo", "--epochs", "1", cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert Path(answer.stdout.strip()) == tmp_path / "build/demo.html"
+    assert (tmp_path / "build/demo.html").stat().st_size > 1_000_000
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
+def test_interrupt_keeps_the_finished_epochs(tmp_path):
+    terminal, end = os.openpty()
+    arguments = ["sweep", "--epsilon", "0", "--regularization", "0", "--epochs", "100000"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "qwidgets.cli", *arguments, "--output", str(tmp_path / "kept")],
+        stdout=subprocess.DEVNULL,
+        stderr=end,
+    ) as process:
+        os.close(end)
+        said = read_until(terminal, "epoch 3 of 100000")
+        process.send_signal(signal.SIGINT)
+        said = read_until(terminal, None)
+    os.close(terminal)
+    assert process.returncode == 0, said
+    kept = qw.open_sweep(tmp_path / "kept")
+    assert not kept.complete
+    assert kept.dataset.sizes["epoch"] >= 3
+    assert "interrupted" in said
+    assert "Warning" not in said  # a sentence, not Python's report of a warning
+
+
+def read_until(terminal, words):
+    """Read what a program says on its terminal up to some words, or to its end."""
+    said = ""
+    while words is None or words not in said:
+        try:
+            part = os.read(terminal, 4096)
+        except OSError:  # Linux reports the end of a pseudo-terminal so
+            part = b""
+        if not part:
+            assert words is None, said
+            break
+        said += part.decode(errors="replace")
+    return said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["sweep", "--data", "digit"], ["'digit'", "'digits'"]),
+        (["sweep", "--model", "mpl"], ["'mpl'", "'mlp'"]),
+        (["sweep", "--regularizer", "gradients"], ["'gradients'", "'gradient'"]),
+        (["sweep", "--epsilon", "0,x"], ["epsilon", "'0,x'", "0,0.1,0.3"]),
+        (["sweep", "--epsilon", "-0.1,0"], ["epsilon", "-0.1"]),
+        (["sweep", "--epsilon", "0,nan"], ["epsilon", "nan"]),
+        (["sweep", "--output", "file/sweep"], ["file/sweep", "--output"]),
+        (["sweep", "--output", "."], ["--output"]),
+        (["demo", "--output", "file/page.html"], ["file/page.html", "--output"]),
+        (["demo", "--output", "."], ["--output"]),
+        (["export", "nowhere", "page.html"], ["nowhere"]),
+        (["export", "file", "page.html"], ["file"]),
+    ],
+)
+def test_fault_is_one_sentence(arguments, words, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    answer = CliRunner().invoke(cli.app, arguments)
+    assert answer.exit_code == 2
+    assert answer.stdout == ""
+    assert "Traceback" not in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+    for word in words:
+        assert word in answer.stderr
+    left = {path.name for path in tmp_path.rglob("*")}
+    assert left <= {"file", "build"}  # an empty folder at the most
+
+
+def test_debug_shows_where_a_fault_came_from(tmp_path):
+    answer = run("--debug", "sweep", "--data", "digit", cwd=tmp_path)
+    assert answer.returncode != 0
+    assert "Traceback" in answer.stderr
+
+
+def test_mistyped_command_gets_the_near_match(tmp_path):
+    answer = run("swep", cwd=tmp_path)
+    assert answer.returncode == 2
+    assert "'sweep'" in answer.stderr
+
+
+def test_version():
+    answer = CliRunner().invoke(cli.app, ["--version"])
+    assert answer.exit_code == 0
+    assert answer.stdout == f"qwidgets {qw.__version__}\n"
+
+
+def test_doctor_finds_nothing_here():
+    answer = CliRunner().invoke(cli.app, ["doctor"])
+    assert answer.exit_code == 0, answer.stdout
+    for part in ("python", "torch", "bqplot", "front end", "device", "threads"):
+        assert part in answer.stdout
+
+
+@pytest.fixture
+def jupyter_folder(tmp_path, monkeypatch):
+    """A folder that Jupyter searches first."""
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path
+
+
+def test_doctor_sees_a_stale_front_end(jupyter_folder):
+    extension = jupyter_folder / "labextensions" / "bqplot"
+    extension.mkdir(parents=True)
+    about = {"name": "bqplot", "version": "0.4.0", "jupyterlab": {"_build": {"load": "entry.js"}}}
+    (extension / "package.json").write_text(json.dumps(about), encoding="utf-8")
+    answer = CliRunner().invoke(cli.app, ["doctor"])
+    assert answer.exit_code == 1
+    (line,) = [line for line in answer.stdout.splitlines() if line.startswith("bqplot in J")]
+    assert "pip install" in line
+
+
+def test_doctor_sees_a_stale_page_part(jupyter_folder):
+    part = jupyter_folder / "nbextensions" / "anywidget"
+    part.mkdir(parents=True)
+    (part / "index.js").write_text('define([], () => ({version: "0.1.0"}))', encoding="utf-8")
+    answer = CliRunner().invoke(cli.app, ["doctor"])
+    assert answer.exit_code == 1
+    assert any(line.startswith("anywidget in pages: run") for line in answer.stdout.splitlines())
+
+
+def test_doctor_sees_a_disabled_extension(tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setenv("JUPYTERLAB_SETTINGS_DIR", str(tmp_path))
+    folder = tmp_path / "labconfig"
+    folder.mkdir()
+    config = {"disabledExtensions": {cli._WIDGET_MANAGER: True}}
+    (folder / "page_config.json").write_text(json.dumps(config), encoding="utf-8")
+    answer = CliRunner().invoke(cli.app, ["doctor"])
+    assert answer.exit_code == 1
+    assert f"jupyter labextension enable {cli._WIDGET_MANAGER}" in answer.stdout
+
+
+def test_doctor_sees_a_missing_bundle(tmp_path, monkeypatch):
+    static = tmp_path / "static"
+    shutil.copytree(cli._PACKAGE / "static", static)
+    (static / "style.css").unlink()
+    monkeypatch.setattr(cli, "_PACKAGE", tmp_path)
+    answer = CliRunner().invoke(cli.app, ["doctor"])
+    assert answer.exit_code == 1
+    assert "missing: style.css" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("version", "wanted", "fits"),
+    [
+        ("0.6.1", "^0.6.1", True),
+        ("0.6.4", "^0.6.1", True),
+        ("0.6.0", "^0.6.1", False),
+        ("0.7.0", "^0.6.1", False),
+        ("0.3.7", "^0.3", True),
+        ("0.4.0", "^0.3", False),
+        ("0.11.2", "~0.11.*", True),
+        ("0.12.0", "~0.11.*", False),
+        ("2.3.0", "^2.1.4", True),
+        ("3.0.0", "^2.1.4", False),
+        ("2.0.0", "2.0.0", True),
+        ("2.0.1", "2.0.0", False),
+        ("5.0.16", "", True),
+        ("missing", "", False),
+    ],
+)
+def test_npm_ranges(version, wanted, fits):
+    assert cli._fits(version, wanted) is fits
+
+
+def test_lab_copies_notebooks_without_touching_edited_ones(tmp_path, monkeypatch):
+    package = tmp_path / "package"
+    (package / "notebooks").mkdir(parents=True)
+    for name in ("01_a.ipynb", "02_b.ipynb"):
+        (package / "notebooks" / name).write_text("new", encoding="utf-8")
+    monkeypatch.setattr(cli, "_PACKAGE", package)
+    monkeypatch.chdir(tmp_path)
+    folder = cli._notebooks()
+    (folder / "01_a.ipynb").write_text("edited", encoding="utf-8")
+    (folder / "02_b.ipynb").unlink()
+    assert cli._notebooks() == folder
+    assert (folder / "01_a.ipynb").read_text(encoding="utf-8") == "edited"
+    assert (folder / "02_b.ipynb").read_text(encoding="utf-8") == "new"

@@ -1,0 +1,74 @@
+"""The house rules that no other tool checks: what an import costs, and which names are public."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import qwidgets as qw
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def modules_after(statement: str) -> set[str]:
+    program = f"import sys\n{statement}\nprint(*sys.modules, sep='\\n')"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return set(run.stdout.split())
+
+
+@pytest.mark.parametrize("module", ["qwidgets", "qwidgets.cli"])
+def test_import_is_light(module):
+    loaded = modules_after(f"import {module}")
+    assert module in loaded
+    assert not loaded & {"torch", "ipywidgets", "anywidget", "bqplot", "IPython", "xarray"}
+
+
+def test_learning_loads_no_jupyter():
+    loaded = modules_after("import qwidgets; qwidgets.sweep; qwidgets.uncertainty; qwidgets.pgd")
+    assert "torch" in loaded
+    assert not loaded & {"ipywidgets", "anywidget", "bqplot", "IPython"}
+
+
+def test_public_names_are_sorted_and_resolve():
+    assert list(qw.__all__) == sorted(set(qw.__all__))
+    for name in qw.__all__:
+        assert getattr(qw, name).__name__ == name
+    assert set(qw.__all__) <= set(dir(qw))
+
+
+def test_names_survive_their_modules():
+    # `qwidgets.section` and `qwidgets.sweep` are functions, though modules of these names exist.
+    run = modules_after(
+        "import qwidgets as qw, qwidgets.section, qwidgets.sweep\n"
+        "assert callable(qw.section) and callable(qw.sweep)"
+    )
+    assert {"qwidgets.section", "qwidgets.sweep"} <= run
+
+
+def test_unknown_name_lists_the_public_ones():
+    with pytest.raises(AttributeError, match="Explorer"):
+        qw.Explorers  # noqa: B018
+
+
+def test_installed_version_is_the_package_version():
+    assert metadata.version("qwidgets") == qw.__version__
+
+
+def test_constraints_fit_every_declared_dependency():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    pins = {canonicalize_name(name): version for name, version in pins.items()}
+    extras = PROJECT["optional-dependencies"].values()
+    for text in [*PROJECT["dependencies"], *(text for extra in extras for text in extra)]:
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text

@@ -1,0 +1,407 @@
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, softplus
+
+from qwidgets.data import Dataset, load_data
+from qwidgets.models import (
+    BatchedForward,
+    Strategy,
+    batched_forward,
+    build_model,
+    evaluating,
+    log_odds_against,
+    packet_loss,
+    stack_parameters,
+    unstack,
+)
+
+
+def images(*shape: int, classes: int = 10) -> Dataset:
+    generator = torch.Generator().manual_seed(7)
+    inputs = torch.rand((2 * classes, *shape), generator=generator)
+    labels = torch.arange(classes).repeat(2)
+    return Dataset.from_arrays(inputs, labels, value_range=(0, 1), test_fraction=0.5)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load_data("digits")
+
+
+# Building
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("mlp", (1, 8, 8)),
+        ("mlp", (2,)),
+        ("conv", (1, 8, 8)),
+        ("conv", (1, 28, 28)),
+        ("conv", (3, 32, 32)),
+    ],
+)
+def test_build_model_maps_inputs_to_logits(name: str, shape: tuple[int, ...]) -> None:
+    model = build_model(name, images(*shape))
+    logits = model(torch.rand(5, *shape))
+    assert logits.shape == (5, 10)
+    assert logits.dtype == torch.float32
+    assert logits.std() > 0
+
+
+def test_mlp_has_two_hidden_layers_of_128(digits: Dataset) -> None:
+    shapes = [tuple(parameter.shape) for parameter in build_model("mlp", digits).parameters()]
+    assert shapes == [(128, 64), (128,), (128, 128), (128,), (10, 128), (10,)]
+
+
+@pytest.mark.parametrize("name", ["mlp", "conv"])
+def test_seed_alone_decides_the_parameters(digits: Dataset, name: str) -> None:
+    torch.manual_seed(1)
+    first = build_model(name, digits, seed=3).state_dict()
+    torch.manual_seed(2)
+    second = build_model(name, digits, seed=3).state_dict()
+    other = build_model(name, digits, seed=4).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert not any(torch.equal(first[key], other[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", ["mlp", "conv"])
+def test_building_leaves_the_global_generator_alone(digits: Dataset, name: str) -> None:
+    before = torch.get_rng_state()
+    build_model(name, digits)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", ["mlp", "conv"])
+def test_initial_parameters_fill_their_range(digits: Dataset, name: str) -> None:
+    for layer in build_model(name, digits).modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            fan_in = layer.weight[0].numel()
+            limit = math.sqrt((6 if isinstance(layer, nn.Conv2d) else 1) / fan_in)
+            largest = layer.weight.abs().max().item()
+            # Of n uniform values the largest falls below 0.9 of the limit with chance 0.9^n.
+            assert 0.9 * limit < largest <= limit * (1 + 1e-6)
+            assert layer.bias is not None
+            assert 0 < layer.bias.abs().max().item() <= 1 / math.sqrt(fan_in) * (1 + 1e-6)
+
+
+def test_unknown_model_is_refused_with_the_near_match(digits: Dataset) -> None:
+    with pytest.raises(
+        ValueError, match=r"model must be one of 'mlp', 'conv', got 'con' \(did you"
+    ):
+        build_model("con", digits)
+
+
+def test_conv_refuses_inputs_that_are_no_images() -> None:
+    with pytest.raises(
+        ValueError, match=r"images of shape .* got inputs of shape \(2,\); use model"
+    ):
+        build_model("conv", images(2))
+
+
+# Many networks as one program
+
+
+class Normalised(nn.Module):
+    """A user's module that is no plain Sequential."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, 12)
+        self.norm = nn.LayerNorm(12)
+        self.last = nn.Linear(12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.last(torch.tanh(self.norm(self.first(x.flatten(1)))))
+        return hidden
+
+
+def architecture(name: str, digits: Dataset) -> nn.Module:
+    relu = nn.ReLU()
+    shared = nn.Linear(64, 64)
+    makers: dict[str, nn.Module] = {
+        "mlp": build_model("mlp", digits),
+        "conv": build_model("conv", digits),
+        "normalised": Normalised(),
+        "no bias": nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 9, bias=False), nn.ReLU(), nn.Linear(9, 10)
+        ),
+        "one relu twice": nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 9), relu, nn.Linear(9, 9), relu, nn.Linear(9, 10)
+        ),
+        "one layer twice": nn.Sequential(
+            nn.Flatten(), shared, nn.ReLU(), shared, nn.Linear(64, 10)
+        ),
+        "columns first": nn.Sequential(nn.Linear(8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 10)),
+    }
+    return makers[name]
+
+
+def randomised(model: nn.Module, count: int) -> list[nn.Module]:
+    generator = torch.Generator().manual_seed(5)
+    models = [copy.deepcopy(model).double() for _ in range(count)]
+    with torch.no_grad():
+        for parameter in nn.ModuleList(models).parameters():
+            parameter.normal_(0, 0.3, generator=generator)
+    return models
+
+
+STRATEGIES = {
+    "mlp": "stacked",
+    "no bias": "stacked",
+    "one relu twice": "stacked",
+    "one layer twice": "vmap",
+    "columns first": "vmap",
+    "normalised": "vmap",
+    "conv": "loop",
+}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_strategy_follows_from_the_architecture(digits: Dataset, name: str) -> None:
+    forward = batched_forward(architecture(name, digits), digits.input_shape)
+    assert forward.strategy == STRATEGIES[name]
+
+
+CASES = [
+    *STRATEGIES.items(),
+    ("mlp", "vmap"),
+    ("mlp", "loop"),
+    ("conv", "vmap"),
+    ("normalised", "loop"),
+]
+
+
+@pytest.mark.parametrize(("name", "strategy"), CASES)
+@pytest.mark.parametrize("shared", [True, False])
+def test_every_strategy_equals_the_networks_one_by_one(
+    digits: Dataset, name: str, strategy: Strategy, *, shared: bool
+) -> None:
+    model = architecture(name, digits)
+    models = randomised(model, 3)
+    params = {key: value.requires_grad_() for key, value in stack_parameters(models).items()}
+    # As many inputs as networks and one channel: shapes alone cannot tell shared from own.
+    x = digits.train_inputs[:3].double()
+    if not shared:
+        x = digits.train_inputs[:9].double().reshape(3, 3, 1, 8, 8)
+    x = x.clone().requires_grad_()
+    y = torch.tensor([4, 0, 9])
+    logits = BatchedForward(model, 3, strategy)(params, x)
+    assert logits.shape == (3, 3, 10)
+
+    # Loss plus gradient penalty, whose parameter gradient is a double backward.
+    loss = cross_entropy(logits.flatten(0, 1), y.repeat(3), reduction="sum")
+    (slope,) = torch.autograd.grad(loss, x, create_graph=True)
+    if shared:
+        (penalised,) = torch.autograd.grad(logits.logsumexp(-1).sum(), x, create_graph=True)
+    else:
+        penalised = slope
+    gradients = torch.autograd.grad(
+        loss + penalised.square().sum(), list(params.values()), allow_unused=True
+    )
+
+    total_slope = torch.zeros_like(x)
+    total_penalised = torch.zeros_like(x)
+    losses = []
+    for index, single in enumerate(models):
+        own = x if shared else x[index]
+        expected = single(own)
+        torch.testing.assert_close(logits[index], expected, rtol=1e-12, atol=1e-12)
+        losses.append(cross_entropy(expected, y, reduction="sum"))
+        (one,) = torch.autograd.grad(losses[-1], own, create_graph=True)
+        (spread,) = torch.autograd.grad(expected.logsumexp(-1).sum(), own, create_graph=True)
+        if shared:
+            total_slope, total_penalised = total_slope + one, total_penalised + spread
+        else:
+            torch.testing.assert_close(slope[index], one, rtol=1e-10, atol=1e-12)
+            losses[-1] = losses[-1] + one.square().sum()
+    expected_loss = torch.stack(losses).sum()
+    if shared:
+        torch.testing.assert_close(slope, total_slope, rtol=1e-10, atol=1e-12)
+        expected_loss = expected_loss + total_penalised.square().sum()
+    for index, single in enumerate(models):
+        reference = torch.autograd.grad(
+            expected_loss, list(single.parameters()), retain_graph=True, allow_unused=True
+        )
+        for gradient, one in zip(gradients, reference, strict=True):
+            torch.testing.assert_close(gradient[index], one, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["mlp", "normalised", "conv"])
+def test_reruns_are_bit_identical(digits: Dataset, name: str) -> None:
+    model = architecture(name, digits)
+    params = stack_parameters([model, model])
+    x = digits.train_inputs[:32]
+    forward = batched_forward(model, digits.input_shape)
+    assert torch.equal(forward(params, x), forward(params, x))
+
+
+@pytest.mark.parametrize("name", ["mlp", "conv"])
+def test_built_networks_tell_their_input_axes(digits: Dataset, name: str) -> None:
+    model = build_model(name, digits)
+    assert batched_forward(model)(stack_parameters([model]), digits.test_inputs[:4]).shape == (
+        1,
+        4,
+        10,
+    )
+
+
+def test_a_model_that_does_not_tell_its_input_axes_needs_input_shape() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with pytest.raises(ValueError, match=r"input_shape must be given.*Flatten.*data.input_shape"):
+        batched_forward(model)
+
+
+def test_running_statistics_are_refused() -> None:
+    model = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    with pytest.raises(ValueError, match=r"no buffers, got '1.running_mean'.*GroupNorm"):
+        batched_forward(model)
+
+
+def test_a_model_without_parameters_is_refused() -> None:
+    with pytest.raises(ValueError, match="must have parameters"):
+        batched_forward(nn.Flatten())
+
+
+def test_something_else_than_a_module_is_refused() -> None:
+    wrong: Any = len
+    with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got builtin"):
+        batched_forward(wrong)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (3, 5, 1, 8, 8), (2, 2, 5, 1, 8, 8)])
+def test_inputs_of_the_wrong_shape_are_refused(digits: Dataset, shape: tuple[int, ...]) -> None:
+    model = build_model("mlp", digits)
+    forward, params = batched_forward(model), stack_parameters([model, model])
+    with pytest.raises(ValueError, match=r"x must have shape \(B, .* or \(2, B, "):
+        forward(params, torch.zeros(shape))
+
+
+def test_unstack_returns_what_was_stacked(digits: Dataset) -> None:
+    models = [build_model("conv", digits, seed=seed) for seed in range(3)]
+    params = stack_parameters(models)
+    for index, model in enumerate(models):
+        restored = build_model("conv", digits, seed=99)
+        restored.load_state_dict(unstack(params, index))
+        assert all(
+            torch.equal(new, old)
+            for new, old in zip(restored.parameters(), model.parameters(), strict=True)
+        )
+    params["0.weight"].zero_()
+    assert models[0].get_parameter("0.weight").abs().sum() > 0
+
+
+def test_architectures_are_not_mixed(digits: Dataset) -> None:
+    with pytest.raises(ValueError, match=r"parameters of models\[1\] differ"):
+        stack_parameters([build_model("mlp", digits), build_model("conv", digits)])
+    with pytest.raises(ValueError, match="at least one network, got none"):
+        stack_parameters([])
+
+
+def test_evaluating_gives_every_module_its_own_mode_back() -> None:
+    model = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout()))
+    model[1].eval()
+    before = [module.training for module in model.modules()]
+
+    def fail() -> None:
+        with evaluating(model):
+            assert not any(module.training for module in model.modules())
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert [module.training for module in model.modules()] == before == [True, True, False, False]
+
+
+# The loss as a packet
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.floats(-30, 30), min_size=3, max_size=3),
+    st.integers(0, 2),
+)
+def test_softplus_of_the_log_odds_is_the_cross_entropy(values: list[float], label: int) -> None:
+    logits = torch.tensor([values], dtype=torch.float64, requires_grad=True)
+    y = torch.tensor([label])
+    odds = log_odds_against(logits, y)
+    loss = cross_entropy(logits, y)
+    torch.testing.assert_close(softplus(odds, threshold=40).sum(), loss, rtol=1e-9, atol=1e-13)
+    (one,) = torch.autograd.grad(odds.sum(), logits)
+    (other,) = torch.autograd.grad(loss, logits)
+    scale = 1 - logits.softmax(1)[0, label]
+    torch.testing.assert_close(one * scale, other, rtol=1e-6, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["mlp", "conv"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_packet_loss_is_the_cross_entropy_at_a_fixed_label(
+    digits: Dataset, name: str, dtype: torch.dtype
+) -> None:
+    model = build_model(name, digits).to(dtype)
+    x = digits.test_inputs[:7]
+    for label in (0, 9):
+        loss = packet_loss(model, label, digits.input_shape)(x.flatten(1).double())
+        expected = cross_entropy(
+            model(x.to(dtype)).double(), torch.full((7,), label), reduction="none"
+        )
+        assert loss.shape == (7,)
+        assert loss.dtype == torch.float64
+        torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+
+
+def test_packet_loss_has_the_right_gradient(digits: Dataset) -> None:
+    model = build_model("conv", digits).double()
+    loss = packet_loss(model, 3, digits.input_shape)
+    x = digits.test_inputs[:2].flatten(1).double().requires_grad_()
+    assert torch.autograd.gradcheck(loss, x)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_packet_loss_keeps_its_precision_where_the_network_is_sure() -> None:
+    model = nn.Linear(1, 2, bias=False).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.0], [1.0]]))
+    loss = packet_loss(model, 1, (1,))
+    x = torch.tensor([[100.0], [-100.0]], dtype=torch.float64, requires_grad=True)
+    value = loss(x)
+    expected = torch.tensor([math.exp(-100), 100.0], dtype=torch.float64)
+    torch.testing.assert_close(value.detach(), expected, rtol=1e-12, atol=0)
+    (slope,) = torch.autograd.grad(value.sum(), x)
+    expected = torch.tensor([-math.exp(-100), -1.0], dtype=torch.float64)
+    torch.testing.assert_close(slope.flatten(), expected, rtol=1e-12, atol=0)
+
+
+def test_packet_loss_measures_in_eval_mode_and_restores_the_mode() -> None:
+    model = nn.Sequential(nn.Linear(4, 50), nn.Dropout(0.5), nn.Linear(50, 3))
+    loss = packet_loss(model, 0, (4,))
+    x = torch.rand(6, 4, generator=torch.Generator().manual_seed(0)).double()
+    assert torch.equal(loss(x), loss(x))
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("label", [-1, 10])
+def test_packet_loss_refuses_labels_that_are_no_class(digits: Dataset, label: int) -> None:
+    with pytest.raises(ValueError, match=rf"label must be in 0..9, .* got {label}"):
+        packet_loss(build_model("mlp", digits), label, digits.input_shape)
+
+
+@pytest.mark.parametrize("label", [1.0, "1", True])
+def test_packet_loss_refuses_labels_that_are_no_integers(digits: Dataset, label: Any) -> None:
+    with pytest.raises(TypeError, match="label must be an integer"):
+        packet_loss(build_model("mlp", digits), label, digits.input_shape)
+
+
+def test_packet_loss_refuses_inputs_of_another_size(digits: Dataset) -> None:
+    loss = packet_loss(build_model("mlp", digits), 0, digits.input_shape)
+    with pytest.raises(ValueError, match=r"x must have shape \(n, 64\), got \(2, 63\)"):
+        loss(torch.zeros(2, 63))

@@ -1,0 +1,1 @@
+"""Tests that drive a real JupyterLab, a real kernel and a real browser."""

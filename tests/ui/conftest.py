@@ -1,0 +1,68 @@
+"""Fixtures: a browser, a JupyterLab, notebooks in it, and pages without a network."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from .lab import VIEWPORT, chromium, open_offline, start_lab
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser, ViewportSize
+
+    from .lab import Lab, Notebook, OfflinePage
+
+
+class OpenNotebook(Protocol):
+    def __call__(self, *cells: str, viewport: ViewportSize = VIEWPORT) -> Notebook: ...
+
+
+class OpenOffline(Protocol):
+    def __call__(self, path: Path, *, viewport: ViewportSize = VIEWPORT) -> OfflinePage: ...
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.ui)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium; without one the tests fail, with the remedy."""
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def lab(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A JupyterLab; `with lab.notebook([...])` suits fixtures of a wider scope."""
+    with start_lab(browser, tmp_path_factory.mktemp("lab")) as running:
+        yield running
+
+
+@pytest.fixture
+def open_notebook(lab: Lab) -> Iterator[OpenNotebook]:
+    """Open notebooks of the given code cells; page and kernel end with the test."""
+    with ExitStack() as stack:
+
+        def open_(*cells: str, viewport: ViewportSize = VIEWPORT) -> Notebook:
+            return stack.enter_context(lab.notebook(cells, viewport=viewport))
+
+        yield open_
+
+
+@pytest.fixture
+def offline_page(browser: Browser) -> Iterator[OpenOffline]:
+    """Open local HTML files with every request recorded and refused."""
+    with ExitStack() as stack:
+
+        def open_(path: Path, *, viewport: ViewportSize = VIEWPORT) -> OfflinePage:
+            return stack.enter_context(open_offline(browser, path, viewport=viewport))
+
+        yield open_
