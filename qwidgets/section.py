@@ -125,7 +125,7 @@ def _moments(
     scale = value.abs().amax(-1, keepdim=True)
     value = value / scale
     rate = slope.detach().to(device, torch.float64) * (width / scale)
-    weights = torch.from_numpy(_hermite_weights(u.numpy().tobytes())).to(device)
+    weights = _hermite_weights(u.numpy().tobytes()).to(device)
     after, rate_after = value[..., 1:], rate[..., 1:]
     before, rate_before = value[..., :-1], rate[..., :-1]
     products = (
@@ -445,7 +445,7 @@ def _hermite(
 
 
 @lru_cache(maxsize=8)
-def _hermite_weights(grid: bytes) -> NDArray[np.float64]:
+def _hermite_weights(grid: bytes) -> Tensor:
     """Weights of the integrals of psi^2, t psi^2, t^2 psi^2 and psi'^2, in units of the width.
 
     Shape (7, points, 4): for the products of value and rate at one point (three) and at a point and
@@ -477,8 +477,7 @@ def _hermite_weights(grid: bytes) -> NDArray[np.float64]:
         density, mass = _normal_density(end), math.erfc(end / math.sqrt(2)) / 2
         second = end * density + mass
         weights[0, index] += (mass, sign * density, second, second / 4)
-    weights.flags.writeable = True
-    return weights
+    return torch.from_numpy(weights)
 
 
 def _normal_density(x: NDArray[np.float64] | float) -> NDArray[np.float64]:

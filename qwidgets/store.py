@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,12 +48,13 @@ class Content:
 
     @property
     def checksum(self) -> str:
-        """SHA-256 of cube and weights, in hexadecimal."""
-        digest = hashlib.sha256()
+        """SHA-256 of cube (with its attributes) and weights, in hexadecimal."""
+        digest = hashlib.sha256(json.dumps(self.cube.attrs, sort_keys=True).encode())
         for name in sorted(map(str, self.cube.variables)):
-            values = self.cube[name].values
-            digest.update(f"{name} {values.dtype} {values.shape}".encode())
-            digest.update(values.tobytes())
+            variable = self.cube[name]
+            layout = variable.dims, variable.shape, str(variable.dtype), variable.attrs
+            digest.update(json.dumps([name, *layout], sort_keys=True).encode())
+            digest.update(variable.values.tobytes())
         for name in sorted(self.weights):
             digest.update(f"{name} {tuple(self.weights[name].shape)}".encode())
             digest.update(self.weights[name].numpy().tobytes())
@@ -152,11 +154,15 @@ def load(path: str | os.PathLike[str]) -> Content:
         )
         raise ValueError(message)
     try:
-        cube = xr.open_zarr(parts[1], consolidated=False, chunks=None).load()
+        with warnings.catch_warnings():
+            # A missing array is only warned about, as is a stray file; the checksum tells them
+            # apart.
+            warnings.simplefilter("ignore", UserWarning)
+            cube = xr.open_zarr(parts[1], consolidated=False, chunks=None).load()
         content = Content(cube=cube, weights=load_file(parts[2]), manifest=manifest)
         intact = content.checksum == manifest["checksum"]
     # Whatever zarr, its codecs and xarray raise for damaged bytes: the remedy is the same.
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
         raise _damaged(path, str(error)) from error
     if not intact:
         raise _damaged(path, "the content does not match its checksum")

@@ -476,6 +476,7 @@ def iterate_sweep(
             f"got {probe_images}; use {probe_images + 1}."
         )
         raise ValueError(message)
+    seed = _integer("seed", seed)
     _choice("regularizer", regularizer, REGULARIZERS)
     _choice("norm", norm, ("linf", "l2"))
     place = _device(device)
@@ -741,12 +742,16 @@ def _choice(name: str, value: str, options: tuple[str, ...]) -> None:
         raise ValueError(message)
 
 
-def _count(name: str, value: int) -> int:
+def _integer(name: str, value: int) -> int:
     try:
-        count = operator.index(value)
+        return operator.index(value)
     except TypeError:
         message = f"{name} must be an integer, got {value!r}; pass a whole number."
         raise TypeError(message) from None
+
+
+def _count(name: str, value: int) -> int:
+    count = _integer(name, value)
     if count < 1:
         message = f"{name} must be at least 1, got {count}; raise it."
         raise ValueError(message)
@@ -762,7 +767,11 @@ def _positive(name: str, value: float) -> float:
 
 def _grid(name: str, values: ArrayLike, largest: float, meaning: str) -> tuple[float, ...]:
     """Check the values of a grid axis: increasing, from 0 to what the largest one can mean."""
-    axis = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    try:
+        axis = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    except (TypeError, ValueError):
+        message = f"{name} must be numbers, got {values!r}; pass a list of floats."
+        raise ValueError(message) from None
     if axis.ndim != 1 or axis.size == 0:
         message = f"{name} must be a list of at least one value, got shape {axis.shape}."
         raise ValueError(message)
@@ -781,7 +790,7 @@ def _grid(name: str, values: ArrayLike, largest: float, meaning: str) -> tuple[f
 
 def _on_grid(name: str, value: float, axis: tuple[float, ...]) -> int:
     distance = np.abs(np.subtract(axis, value))
-    nearest = int(distance.argmin())
+    nearest = int(distance.argmin())  # of NaN: the first, refused below
     if not np.isclose(axis[nearest], value, atol=1e-12):
         below = [known for known in axis if known < value][-1:]
         above = [known for known in axis if known > value][:1]

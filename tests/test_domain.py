@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qwidgets.domain import (
@@ -190,6 +190,7 @@ def test_refuses(build, kind, message):
         build()
 
 
+@settings(deadline=None)
 @given(st.integers(1, 4), st.integers(1, 6), st.integers(0, 100))
 def test_loss_and_gradient_agree_with_a_quadratic_form(dimension, count, seed):
     x = torch.randn(

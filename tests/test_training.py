@@ -44,9 +44,7 @@ def trained_alone(data, epsilon, strength, chosen):
     """The same training of one network, written plainly."""
     network = build_model("mlp", data)
     decay = strength if chosen.regularizer == "weight_decay" else 0.0
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=chosen.learning_rate, weight_decay=decay
-    )
+    optimizer = torch.optim.AdamW(network.parameters(), lr=chosen.learning_rate, weight_decay=decay)
     smoothing = strength if chosen.regularizer == "label_smoothing" else 0.0
     order = torch.Generator().manual_seed(chosen.seed)
     starts = torch.Generator().manual_seed(chosen.seed)
@@ -130,9 +128,10 @@ def test_a_network_that_diverges_leaves_the_others_alone(data):
 
 
 def test_the_epoch_of_divergence_is_that_of_the_first_failure(data):
-    start = {name: value.clone() for name, value in stack_parameters(
-        [build_model("mlp", data)] * 2
-    ).items()}
+    start = {
+        name: value.clone()
+        for name, value in stack_parameters([build_model("mlp", data)] * 2).items()
+    }
     name = next(iter(start))
     start[name][1] = torch.nan
     network = build_model("mlp", data)

@@ -65,7 +65,8 @@ export interface Traits {
   label: number;
   epoch: number;
   attack_epsilon: number;
-  cube: WireCube | null;
+  /** Empty before the first epoch. */
+  cube: WireCube | Record<string, never>;
   run: Run;
   heading: { title: string; subtitle: string; regularizer: string };
   figures: Record<Panel, string>;

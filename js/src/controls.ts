@@ -11,6 +11,23 @@ const PLAY_MS = 160;
 
 let serial = 0;
 
+/** What the dots and lines of the panels stand for. */
+function legend(cube: Cube): HTMLElement {
+  const entry = (css: string, text: string) =>
+    h("li", {}, h("i", { class: css, "aria-hidden": true }), text);
+  const reference = `ε ${setting(cube.epsilon.value(0))}, λ ${setting(cube.regularization.value(0))}`;
+  return h(
+    "ul",
+    { class: "qw-key", "aria-label": "Legend" },
+    entry("qw-key-now", "this network, trained"),
+    entry("qw-key-hollow", "interpolated, not trained"),
+    entry("qw-key-reference", `compare: ${reference}`),
+    entry("qw-key-networks", "all trained networks"),
+    entry("qw-key-trail", "its path over the epochs"),
+    entry("qw-key-forbidden", "forbidden: σx σp < ½"),
+  );
+}
+
 interface Slider {
   element: HTMLElement;
   input: HTMLInputElement;
@@ -121,6 +138,8 @@ export class Controls {
       }
       this.label.replaceChildren(...cube.labels.map((name) => h("option", {}, name)));
       this.label.disabled = false;
+      this.element.querySelector(".qw-key")?.remove();
+      this.element.append(legend(cube));
       this.epoch.input.max = String(cube.epochs);
     }
     this.epoch.input.disabled = cube.finished < 2;

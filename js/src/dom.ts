@@ -35,7 +35,8 @@ export function svg<K extends keyof SVGElementTagNameMap>(
 export function significant(value: number, digits = 3): string {
   if (!Number.isFinite(value)) return "–";
   if (value === 0) return "0";
-  const magnitude = Math.abs(value);
+  // Rounded first: 9.996 has its first digit where 10.0 has it.
+  const magnitude = Math.abs(Number(value.toPrecision(digits)));
   if (magnitude < 1e-4 || magnitude >= 1e5) return value.toExponential(digits - 1);
   return value.toFixed(Math.max(0, digits - 1 - Math.floor(Math.log10(magnitude))));
 }

@@ -124,9 +124,8 @@ export class Readout {
   }
 
   private kind(trained: boolean, product: number, epoch: number): string {
-    if (!Number.isFinite(product))
-      return "no number here: a network diverged or its loss is flat zero";
-    if (!trained) return "interpolated between trained networks";
+    if (!Number.isFinite(product)) return "undefined: a network diverged or its loss is zero";
+    if (!trained) return "interpolated";
     return epoch === 0 ? "untrained network" : "trained network";
   }
 
@@ -136,7 +135,7 @@ export class Readout {
   }
 }
 
-/** Value and standard error, the error to two digits and the value to the same decimals. */
+/** Value to three digits and its standard error to one. */
 export function withError(value: number, error: number): string {
   if (!Number.isFinite(value)) return "–";
   return Number.isFinite(error)

@@ -2,7 +2,14 @@
 // view; `render` lays out the page and places the bqplot figures in it.
 
 import type { AnyModel } from "@anywidget/types";
-import { type EpochMessage, MARKS, PANELS, type Panel, type Traits } from "./contract";
+import {
+  type EpochMessage,
+  MARKS,
+  PANELS,
+  type Panel,
+  type Traits,
+  type WireCube,
+} from "./contract";
 import { Controls } from "./controls";
 import { Cube } from "./cube";
 import { h } from "./dom";
@@ -103,8 +110,12 @@ class Explorer {
     const body = h("div", { class: "qw-body" }, controls.element, panels);
     const root = h("div", { class: "qw-root" }, header.element, readout.element, body);
     el.classList.add("qw-explorer");
-    // Keys pressed here belong to the controls, not to the notebook's shortcuts.
-    el.setAttribute("data-lm-suppress-shortcuts", "true");
+    // Keys pressed here belong to the controls, not to the notebook's shortcuts. JupyterLab looks
+    // for the mark from the focused element upwards and takes the first selector that matches, so
+    // it must stand on every element that can have the focus.
+    for (const element of [el, ...root.querySelectorAll("input, select, button")]) {
+      element.setAttribute("data-lm-suppress-shortcuts", "true");
+    }
     el.append(root);
 
     const show = (changed: Changed) => {
@@ -172,7 +183,7 @@ class Explorer {
 
   private readCube(): void {
     const wire = this.model.get("cube");
-    this.cube = wire?.axes ? new Cube(wire) : null;
+    this.cube = "axes" in wire ? new Cube(wire as WireCube) : null;
     this.draw("all");
   }
 

@@ -10,7 +10,8 @@ const ROWS = 81;
 const LIMIT = 1 / Math.PI;
 /** Colour follows |W|^GAMMA, so that the faint negative parts can be seen; the bar shows it. */
 const GAMMA = 0.6;
-const SPAN = 4;
+/** Half the position axis, in window widths: as far as the packets are sent. */
+const SPAN = 5;
 
 interface Frame {
   left: number;
@@ -33,10 +34,7 @@ export class PhaseSpace {
   private palette: Uint8ClampedArray | null = null;
   private readonly buffer = document.createElement("canvas");
   private readonly observer = new ResizeObserver(() => this.redraw(true));
-  private readonly themes = new MutationObserver(() => {
-    this.palette = null;
-    this.redraw(false);
-  });
+  private readonly themes = new MutationObserver(() => this.onTheme());
   private readonly scheme = matchMedia("(prefers-color-scheme: dark)");
   private last: { cube: Cube; choice: Choice } | null = null;
   private axesKey = "";
@@ -49,7 +47,7 @@ export class PhaseSpace {
       attributes: true,
       attributeFilter: ["data-jp-theme-light", "data-jp-theme-name", "class"],
     });
-    this.scheme.addEventListener("change", this.onScheme);
+    this.scheme.addEventListener("change", this.onTheme);
   }
 
   show(cube: Cube, choice: Choice): void {
@@ -60,12 +58,15 @@ export class PhaseSpace {
   dispose(): void {
     this.observer.disconnect();
     this.themes.disconnect();
-    this.scheme.removeEventListener("change", this.onScheme);
+    this.scheme.removeEventListener("change", this.onTheme);
   }
 
-  private readonly onScheme = () => {
-    this.palette = null;
-    this.redraw(false);
+  /** Colours are read in the next frame, once the new style sheet holds. */
+  private readonly onTheme = () => {
+    requestAnimationFrame(() => {
+      this.palette = null;
+      this.redraw(false);
+    });
   };
 
   private redraw(resized: boolean): void {

@@ -1,0 +1,163 @@
+"""The engine against one-network-at-a-time PyTorch, on the default grid of the digits.
+
+Run it as ``python benchmarks/sweep.py``. Both sides train with the same minibatches, attack steps,
+gradient penalty and optimiser; only training is timed, not measuring. The engine trains all 64
+networks. The peer is a plain loop over one `torch.nn.Module`: what it costs depends only on
+whether the network is attacked and whether it is penalised, so one network of each of the four
+kinds is timed and counted as often as the grid has it. The peer gets the number of threads that
+serves it best. Every timing is the least of several, taken in turns.
+
+For information the same floating-point operations are also timed as bare matrix products, at the
+highest rate that this machine reached on products of the engine's shapes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+import qwidgets as qw
+from qwidgets.models import batched_forward, stack_parameters
+from qwidgets.training import Epoch, TrainingSettings, train
+
+if TYPE_CHECKING:
+    from qwidgets.data import Dataset
+
+
+def engine_epoch(
+    data: Dataset, grid: list[tuple[float, float]], settings: TrainingSettings
+) -> float:
+    """Seconds in which the engine trains all networks for an epoch, the second one."""
+    network = qw.build_model("mlp", data)
+    epsilon, strength = torch.tensor(grid, dtype=torch.float64).unbind(1)
+    events = train(
+        batched_forward(network, data.input_shape),
+        stack_parameters([network] * len(grid)),
+        data,
+        epsilon,
+        strength,
+        settings,
+    )
+    ends = [time.perf_counter() for event in events if isinstance(event, Epoch)]
+    return ends[-1] - ends[-2]
+
+
+def attacked(
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, epsilon: float, steps: int
+) -> torch.Tensor:
+    """PGD as it is written for one network."""
+    moved = (x + epsilon * (2 * torch.rand_like(x) - 1)).clamp(0, 1)
+    for _ in range(steps):
+        moved.requires_grad_()
+        (slope,) = torch.autograd.grad(functional.cross_entropy(model(moved), y), moved)
+        with torch.no_grad():
+            moved = moved + 2.5 * epsilon / steps * slope.sign()
+            moved = moved.clamp(x - epsilon, x + epsilon).clamp(0, 1)
+    return moved
+
+
+def plain_epoch(data: Dataset, point: tuple[float, float], settings: TrainingSettings) -> float:
+    """Seconds in which PyTorch trains one network for an epoch, the second one."""
+    epsilon, strength = point
+    network = qw.build_model("mlp", data)
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
+    for _ in range(2):
+        start = time.perf_counter()
+        for batch in torch.randperm(len(data.train_labels)).split(settings.batch_size):
+            x, y = data.train_inputs[batch], data.train_labels[batch]
+            if epsilon:
+                x = attacked(network, x, y, epsilon, settings.attack_steps)
+            x.requires_grad_(strength > 0)
+            losses = functional.cross_entropy(network(x), y, reduction="none")
+            objective = losses.mean()
+            if strength:
+                (slope,) = torch.autograd.grad(losses.sum(), x, create_graph=True)
+                objective = objective + strength * slope.square().flatten(1).sum(1).mean()
+            optimizer.zero_grad()
+            objective.backward()
+            optimizer.step()
+    return time.perf_counter() - start
+
+
+def operations(data: Dataset, grid: list[tuple[float, float]], steps: int) -> float:
+    """Floating-point operations of all matrix products of an epoch.
+
+    In units of a forward pass: an attack step takes 2 (forward, back to the input), training 3 (the
+    last layer's gradient goes to the weights too, the first layer's to them alone: counted in
+    full), the penalty 4 more (back to the input, and the derivatives of that pass).
+    """
+    weights = sum(
+        value.numel() for value in qw.build_model("mlp", data).parameters() if value.ndim > 1
+    )
+    passes = sum(2 * steps * bool(e) + 3 + 4 * bool(strength) for e, strength in grid)
+    return 2.0 * weights * passes * len(data.train_labels)
+
+
+def product_rate(networks: int, rows: int) -> float:
+    """Floating-point operations per second in batched products of the hidden layer's shape."""
+    x, weight = torch.randn(networks, rows, 128), torch.randn(networks, 128, 128)
+
+    def one() -> float:
+        start = time.perf_counter()
+        torch.bmm(x, weight)
+        return time.perf_counter() - start
+
+    return 2.0 * x.numel() * 128 / min(one() for _ in range(300))
+
+
+def main() -> None:
+    """Time both and print the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3, help="timings of which the least counts")
+    repeats = parser.parse_args().repeats
+
+    data = qw.load_data("digits")
+    units = qw.iterate_sweep(epochs=1)
+    chosen = next(state.sweep for state in units if state.sweep is not None).settings
+    units.close()
+    grid = [(epsilon, value) for epsilon in chosen.epsilon for value in chosen.regularization]
+    settings = TrainingSettings(
+        epochs=2,
+        batch_size=chosen.batch_size,
+        learning_rate=chosen.learning_rate,
+        attack_steps=chosen.attack_steps,
+    )
+    kinds = Counter((bool(epsilon), bool(strength)) for epsilon, strength in grid)
+    cores = torch.get_num_threads()
+
+    rates, engine = [], []
+    plain: dict[int, dict[tuple[bool, bool], list[float]]] = {
+        threads: {kind: [] for kind in kinds} for threads in range(1, cores + 1)
+    }
+    for _ in range(repeats):
+        torch.set_num_threads(cores)
+        rates.append(product_rate(len(grid), chosen.batch_size))
+        engine.append(engine_epoch(data, grid, settings))
+        for threads, times in plain.items():
+            torch.set_num_threads(threads)
+            for kind, seconds in times.items():
+                seconds.append(plain_epoch(data, (0.1 * kind[0], 0.1 * kind[1]), settings))
+    by_threads = {
+        threads: sum(count * min(times[kind]) for kind, count in kinds.items())
+        for threads, times in plain.items()
+    }
+    best = min(by_threads, key=by_threads.__getitem__)
+    floor = operations(data, grid, chosen.attack_steps) / max(rates)
+
+    print(f"digits, {len(grid)} networks, batch {chosen.batch_size}, PGD-{chosen.attack_steps}")
+    print(f"engine                    {min(engine):8.2f} s an epoch ({cores} threads)")
+    for threads, seconds in by_threads.items():
+        print(f"PyTorch, one at a time    {seconds:8.2f} s an epoch ({threads} threads)")
+    print(f"arithmetic alone          {floor:8.2f} s an epoch ({max(rates) / 1e9:.0f} Gflop/s)")
+    print(f"engine is {by_threads[best] / min(engine):.1f} times faster (goal: 20)")
+    print(f"engine takes {min(engine) / floor:.2f} times the arithmetic")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,298 @@
+"""The companion page: an Explorer as one HTML file that needs no kernel, server or network."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from html import escape
+from importlib import metadata
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ipywidgets.embed import dependency_state, embed_data
+from jupyter_core.paths import jupyter_path
+
+from qwidgets import __version__
+from qwidgets.widgets.explorer import Explorer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from importlib.resources.abc import Traversable
+
+    from qwidgets.sweep import Sweep
+
+# The modules that the state of an Explorer names; the widget manager brings ipywidgets' own.
+_MODULES = ("bqscales", "bqplot", "anywidget")
+
+# Colours of the page around the Explorer, whose own are in style.css. The loading line leaves as
+# soon as there is something to see.
+_STYLE = """
+:root { color-scheme: light dark; }
+body.qw-standalone { margin: 0; padding: 16px; background: #ffffff; color: #56616e;
+  font: 13px/1.5 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", Arial, sans-serif; }
+main, footer { max-width: 1320px; margin: 0 auto; }
+main { min-height: 240px; }
+.qw-loading { padding: 100px 0; text-align: center; }
+body:has(.qw-root) .qw-loading { display: none; }
+footer { padding-top: 10px; font-size: 12px; overflow-wrap: anywhere; }
+footer p { margin: 0 0 4px; }
+footer summary { cursor: pointer; }
+footer dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 14px; margin: 6px 0; }
+footer dd { margin: 0; }
+@media (prefers-color-scheme: dark) {
+  body.qw-standalone { background: #111418; color: #a7b1bc; }
+}
+"""
+
+
+def export_html(
+    sweep_or_explorer: Sweep | Explorer,
+    path: str | os.PathLike[str],
+    *,
+    title: str | None = None,
+) -> Path:
+    """Write the Explorer as one HTML file that works from disk with the network off.
+
+    The page holds all finished epochs and the whole front end; its sliders, class menu and epoch
+    player do what they do in a notebook. The file appears whole or not at all.
+
+    Parameters
+    ----------
+    sweep_or_explorer : Sweep or Explorer
+        What to show. Of an Explorer the current choices are kept; one that still trains is written
+        with what is finished, and goes on training.
+    path : path
+        The file to write; its folder must exist. A file of that name is replaced.
+    title : str, optional
+        Heading and window title of the page; default: the Explorer's own.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+
+    Raises
+    ------
+    TypeError
+        An argument is of the wrong kind.
+    ValueError
+        The Explorer has nothing finished yet.
+    FileNotFoundError
+        A part of the front end is not installed.
+    OSError
+        The path cannot be written.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        message = (
+            "path must be the name of a file, a str or pathlib.Path such as 'explorer.html';"
+            f" got {path!r}."
+        )
+        raise TypeError(message)
+    if not (title is None or isinstance(title, str)):
+        message = f"title must be a str, or None for the Explorer's own heading; got {title!r}."
+        raise TypeError(message)
+    path = Path(path)
+    sweep = _sweep_of(sweep_or_explorer)
+    _check_place(path)
+    scripts = _scripts()
+    if isinstance(sweep_or_explorer, Explorer):
+        data = _embed(sweep_or_explorer, title)
+    else:
+        explorer = Explorer(sweep)
+        try:
+            data = _embed(explorer, title)
+        finally:
+            _close(explorer)
+    _write(path, _page(data, scripts, title, sweep.dataset.attrs))
+    return path
+
+
+def _sweep_of(source: Sweep | Explorer) -> Sweep:
+    if isinstance(source, Explorer):
+        if source.sweep is None:
+            message = (
+                "sweep_or_explorer must hold at least one finished epoch, but this Explorer has"
+                " none yet; wait for the first, or for all with explorer.wait()."
+            )
+            raise ValueError(message)
+        return source.sweep
+    from qwidgets.sweep import Sweep
+
+    if not isinstance(source, Sweep):
+        message = (
+            "sweep_or_explorer must be a Sweep, from qwidgets.sweep(...) or"
+            f" qwidgets.open_sweep(path), or a qwidgets.Explorer; got {type(source).__name__}."
+        )
+        raise TypeError(message)
+    return source
+
+
+def _embed(explorer: Explorer, title: str | None) -> dict[str, Any]:
+    """State of this Explorer and of all that it refers to, as the widget manager reads it."""
+    # With the defaults, because the front end's module itself is one.
+    states = dependency_state([explorer], drop_defaults=False)
+    state = states[explorer.model_id]["state"]
+    # Epochs may be added while the state is read: what is shown must be one of those in it.
+    last = state["cube"]["finished"] - 1
+    state["epoch"] = min(state["epoch"], last)
+    if state["run"]["phase"] != "done":
+        # Nothing can be trained, paused or cancelled from a page.
+        message = f"{last} trained epoch{'' if last == 1 else 's'}"
+        state["run"] = {"phase": "done", "fraction": 1.0, "message": message}
+    for figure in explorer.figures.values():
+        # Its icons are glyphs of a font that the page does not have.
+        states[figure.model_id]["state"]["display_toolbar"] = False
+    if title is not None:
+        state["heading"] = {**state["heading"], "title": title}
+    data: dict[str, Any] = embed_data(views=[explorer], drop_defaults=False, state=states)
+    return {**data, "heading": state["heading"]}
+
+
+def _close(explorer: Explorer) -> None:
+    explorer.close()
+    # What ipywidgets and bqplot made on their own for us.
+    explorer.layout.close()
+    for figure in explorer.figures.values():
+        for part in (figure.layout, figure.scale_x, figure.scale_y):
+            part.close()
+
+
+def _scripts() -> list[str]:
+    """Loader, modules and widget manager, in the order in which the page must run them."""
+    static = files("qwidgets") / "static"
+    loader, manager = (
+        _read("qwidgets", __version__, static / name) for name in ("require.js", "embed-amd.js")
+    )
+    return [loader, *map(_module, _MODULES), manager]
+
+
+def _module(name: str) -> str:
+    """AMD module of an installed package; its anonymous `define` gets the module's name."""
+    places = [Path(folder) / name / "index.js" for folder in jupyter_path("nbextensions")]
+    place = next((place for place in places if place.is_file()), places[-1])
+    source = _read(name, metadata.version(name), place)
+    # The map is not in the page, so nothing may ask for it.
+    lines = [line for line in source.splitlines() if not line.startswith("//# sourceMappingURL=")]
+    return "\n".join(
+        [
+            "(function (define) {",
+            *lines,
+            "})(Object.assign(function (...parts) {",
+            f"  window.define({json.dumps(name)}, ...parts);",
+            "}, {amd: window.define.amd}));",
+        ]
+    )
+
+
+def _read(package: str, version: str, file: Traversable) -> str:
+    if not file.is_file():
+        message = (
+            f"front end of {package} {version} is missing: there is no {file};"
+            f" install it again with 'pip install --force-reinstall {package}=={version}',"
+            " in a source tree of qwidgets with 'make install'."
+        )
+        raise FileNotFoundError(message)
+    return file.read_text("utf-8")
+
+
+def _page(
+    data: Mapping[str, Any], scripts: list[str], title: str | None, attributes: Mapping[str, Any]
+) -> str:
+    heading = data["heading"]
+    name = f"{heading['title']}: {heading['subtitle']}" if title is None else title
+    (view,) = data["view_specs"]
+    code = "\n".join(f"<script>\n{_escape_code(script)}\n</script>" for script in scripts)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="qwidgets {escape(__version__)}">
+<title>{escape(name)}</title>
+<style>{_STYLE}</style>
+<noscript><style>.qw-loading {{ display: none; }}</style></noscript>
+</head>
+<body class="qw-standalone">
+<main>
+<p class="qw-loading">Loading the plots …</p>
+<noscript><p>The plots are drawn by scripts in this file: allow scripts to see them.</p></noscript>
+<script type="application/vnd.jupyter.widget-view+json">{_json(view)}</script>
+</main>
+<footer>
+{_provenance(attributes)}
+</footer>
+{code}
+<script type="application/vnd.jupyter.widget-state+json">{_json(data["manager_state"])}</script>
+</body>
+</html>
+"""
+
+
+def _provenance(attributes: Mapping[str, Any]) -> str:
+    """What was trained and measured, with what, so that it can be done again."""
+    versions = ", ".join(f"{name} {version}" for name, version in attributes["versions"].items())
+    first = f"Made with {versions}; seed {attributes['seed']}."
+    second = f"Data: {attributes['data']}, checksum {attributes['data_checksum']}."
+    listed = "\n".join(
+        f"<dt>{escape(key.replace('_', ' '))}</dt><dd>{escape(_words(value))}</dd>"
+        for key, value in attributes.items()
+        if key not in ("versions", "seed", "data", "data_checksum")
+    )
+    return f"""<p>{escape(first)} {escape(second)}</p>
+<details><summary>Configuration</summary>
+<dl>
+{listed}
+</dl>
+</details>"""
+
+
+def _words(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _json(value: object) -> str:
+    # JSON has `<` only in strings. NaN would be no JSON, and a page that does not start.
+    return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
+
+
+def _escape_code(script: str) -> str:
+    """Keep code from ending its own element; both occur in strings, patterns and comments only."""
+    return script.replace("</script", "<\\/script").replace("<!--", "\\x3c!--")
+
+
+def _check_place(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "no ordinary file"
+        error = IsADirectoryError if path.is_dir() else OSError
+        message = (
+            f"path must name a file, but {path} is {kind}; give a file's name such as"
+            f" {path / 'explorer.html' if path.is_dir() else 'explorer.html'}."
+        )
+        raise error(message)
+    if not path.parent.is_dir():
+        message = (
+            f"path must be in a folder that exists, but {path.parent} is none; create it, or choose"
+            f" another place than {path}."
+        )
+        raise FileNotFoundError(message)
+
+
+def _write(path: Path, text: str) -> None:
+    target = path.resolve()
+    # A sibling, because only a rename within one file system is atomic; a short name, because
+    # that of the page may be as long as names can be.
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        try:
+            temporary.write_text(text, "utf-8")
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        message = (
+            f"path {path} cannot be written ({error.strerror or error}); choose a folder that you"
+            " may write to and that has room."
+        )
+        raise type(error)(message) from error

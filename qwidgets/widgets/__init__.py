@@ -1,0 +1,1 @@
+"""Jupyter widgets: they show what the floors below computed, and compute nothing."""

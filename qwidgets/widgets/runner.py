@@ -1,0 +1,131 @@
+"""Runs a sweep on a worker thread and reports to one listener."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from qwidgets.sweep import Progress, Sweep
+
+Phase = Literal["empty", "preparing", "training", "paused", "done", "cancelled", "failed"]
+
+# Reports a second; more cannot be seen and would crowd the link to the browser.
+_RATE = 15.0
+# Training gives way to the browser and the notebook, which share the cores with it.
+_NICENESS = 10
+
+
+class Listener(Protocol):
+    """Takes the reports of a `Runner`; called on its thread, one call at a time."""
+
+    def on_progress(self, phase: Phase, fraction: float, message: str) -> None:
+        """Show how far the run is."""
+
+    def on_epoch(self, sweep: Sweep) -> None:
+        """Show what is finished, after every epoch."""
+
+
+class Runner:
+    """One run of a sweep on a thread of its own, which can be paused and cancelled.
+
+    Parameters
+    ----------
+    start : callable
+        Returns the iterator of the sweep. Called on the worker thread, so that what it imports does
+        not hold up the notebook.
+    listener : Listener
+        Takes the reports.
+    """
+
+    def __init__(self, start: Callable[[], Generator[Progress]], listener: Listener) -> None:
+        self._start = start
+        self._listener = listener
+        self._go = threading.Event()
+        self._go.set()
+        self._cancelled = threading.Event()
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="qwidgets-training", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def pause(self) -> None:
+        """Stop before the next unit of work."""
+        self._go.clear()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._go.set()
+
+    def cancel(self) -> None:
+        """End the run before the next unit of work; finished epochs stay."""
+        self._cancelled.set()
+        self._go.set()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the end of the run; False if it has not come within ``timeout`` seconds."""
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        report = self._listener.on_progress
+        try:
+            report("preparing", 0.0, "Preparing: loading PyTorch and the data")
+            _give_way()
+            self._train()
+        except Exception as error:  # noqa: BLE001 - shown in the widget and raised again by wait()
+            self.error = error
+            report("failed", 0.0, f"{type(error).__name__}: {error}")
+
+    def _train(self) -> None:
+        report = self._listener.on_progress
+        last_report, working, resumed, epoch = 0.0, 0.0, time.monotonic(), 0
+        with closing(self._start()) as steps:
+            for step in steps:
+                if step.sweep is not None:
+                    epoch = step.epoch
+                    self._listener.on_epoch(step.sweep)
+                working += time.monotonic() - resumed
+                if not self._go.is_set():
+                    report("paused", step.fraction, f"Paused in epoch {step.epoch}")
+                    self._go.wait()
+                resumed = time.monotonic()
+                if self._cancelled.is_set():
+                    kept = f"; epochs 0 to {epoch} are kept" if epoch else ""
+                    report("cancelled", step.fraction, f"Cancelled in epoch {step.epoch}{kept}")
+                    return
+                if resumed - last_report >= 1 / _RATE:
+                    last_report = resumed
+                    left = working * (1 - step.fraction) / max(step.fraction, 1e-3)
+                    told = f" · {_duration(left)} left" if working > 1 else ""
+                    message = f"Epoch {step.epoch} of {step.epochs}{told}"
+                    report("training", step.fraction, message)
+        report("done", 1.0, f"Trained {epoch} epochs in {_duration(working)}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _give_way() -> None:
+    """Leave a core to the browser, and the others too whenever somebody else wants them.
+
+    With a thread on every core, PyTorch's threads wait for each other whenever one has to share its
+    core with the browser, and both stutter.
+    """
+    import torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

@@ -1,0 +1,397 @@
+"""The companion page without a browser: what it holds, what is refused, what is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import ipywidgets
+import numpy as np
+import pytest
+from ipywidgets.widgets import widget as registry
+from jupyter_core.paths import jupyter_path
+
+import qwidgets as qw
+from qwidgets import companion, views
+from qwidgets.widgets.explorer import Explorer
+
+HOSTILE = "</script><script>alert(1)</script><!--<b>&amp;\"'"
+STATE = "application/vnd.jupyter.widget-state+json"
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+class Page(HTMLParser):
+    """Scripts, texts by element and attributes of a page, as a browser's parser sees them."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.scripts, self.texts, self.bodies, self.links = [], {}, [], []
+        self._open = None
+        self.text = Path(path).read_text("utf-8")
+        self.feed(self.text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self._open = tag
+        if tag == "script":
+            self.scripts.append([attributes.get("type"), ""])
+        if tag == "body":
+            self.bodies.append(attributes.get("class"))
+        self.links += [value for name, value in attributes.items() if name in ("src", "href")]
+
+    def handle_endtag(self, _tag):
+        self._open = None
+
+    def handle_data(self, data):
+        if self._open == "script":
+            self.scripts[-1][1] += data
+        elif self._open is not None:
+            self.texts.setdefault(self._open, []).append(data)
+
+    def script(self, kind):
+        (content,) = (content for type_, content in self.scripts if type_ == kind)
+        return json.loads(content)
+
+    @property
+    def code(self):
+        return [content for kind, content in self.scripts if kind is None]
+
+    @property
+    def states(self):
+        return self.script(STATE)["state"]
+
+    @property
+    def explorer(self):
+        return self.states[self.script(VIEW)["model_id"]]
+
+
+@pytest.fixture(scope="session")
+def sweep():
+    return qw.sweep(
+        epsilon=[0, 0.1],
+        regularization=[0, 0.3],
+        epochs=2,
+        train_size=128,
+        test_size=60,
+        attack_steps=1,
+        probe_images=1,
+        progress=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def page(sweep, tmp_path_factory):
+    return Page(qw.export_html(sweep, tmp_path_factory.mktemp("page") / "page.html"))
+
+
+@pytest.fixture
+def explorer(sweep):
+    shown = Explorer(sweep)
+    yield shown
+    companion._close(shown)
+
+
+# What the page holds
+
+
+def test_the_page_is_one_file_that_asks_for_nothing(page):
+    assert page.links == []
+    assert page.bodies == ["qw-standalone"]
+    assert "sourceMappingURL" not in "".join(page.code)
+    assert '<html lang="en">' in page.text
+    assert '<meta name="viewport"' in page.text
+    assert len(page.text.encode()) < 12e6
+
+
+def test_the_default_grid_stays_below_twelve_megabytes(sweep, page):
+    # All that grows with the grid are the arrays, written in base64: four characters a triple.
+    def size(networks, epochs):
+        one = views.plot_arrays(sweep.dataset.isel(epsilon=[0], regularization=[0], epoch=[0]))
+        return 4 / 3 * networks * (epochs + 1) * sum(values.nbytes for values in one.values())
+
+    predicted = len(page.text.encode()) - size(4, 2) + size(64, 20)
+    print(f"a page of the default grid takes {predicted / 1e6:.2f} MB")  # noqa: T201
+    assert 5e6 < predicted < 12e6
+
+
+def test_the_scripts_come_in_the_order_in_which_they_need_each_other(page):
+    loader, bqscales, bqplot, anywidget, manager = page.code
+    assert "requirejs" in loader
+    for name, code in (("bqscales", bqscales), ("bqplot", bqplot), ("anywidget", anywidget)):
+        assert f'window.define("{name}", ...parts)' in code
+        assert "@jupyter-widgets/base" in code
+    assert "@jupyter-widgets/html-manager" in manager
+    assert page.scripts[-1][0] == STATE
+
+
+def test_every_module_that_the_state_names_is_in_the_page(page):
+    modules = {state["model_module"] for state in page.states.values()}
+    assert modules == {"@jupyter-widgets/base", "anywidget", "bqplot", "bqscales"}
+
+
+def test_inlined_code_is_the_installed_code(page):
+    # The code differs from the package's in the escaped places and the dropped map alone.
+    for name, code in zip(("bqscales", "bqplot", "anywidget"), page.code[1:4], strict=True):
+        folders = [Path(folder) / name / "index.js" for folder in jupyter_path("nbextensions")]
+        source = next(file for file in folders if file.is_file()).read_text("utf-8")
+        kept = re.sub(r"^//# sourceMappingURL=.*$\n?", "", source, flags=re.MULTILINE)
+        assert kept.strip() in code
+
+
+def test_the_numbers_are_those_of_the_cube(page, sweep):
+    cube = page.explorer["state"]["cube"]
+    assert cube["finished"] == 3
+    buffers = {tuple(buffer["path"]): buffer["data"] for buffer in page.explorer["buffers"]}
+    for name, values in views.plot_arrays(sweep.dataset).items():
+        wire = cube["values"][name]
+        data = np.frombuffer(
+            __import__("base64").b64decode(buffers["cube", "values", name, "data"]), wire["dtype"]
+        )
+        np.testing.assert_array_equal(data.reshape(wire["shape"]), values)
+
+
+def test_every_widget_that_is_referred_to_is_in_the_page(page):
+    referred = set(re.findall(r"IPY_MODEL_(\w+)", json.dumps(page.states)))
+    assert referred <= set(page.states)
+    assert referred | {page.script(VIEW)["model_id"]} == set(page.states)
+    state = page.explorer["state"]
+    assert len(state["marks"]) == 11
+    assert set(state["figures"]) == {"plane", "tradeoff", "curves"}
+    assert "initialize" in state["_esm"]
+    assert ".qw-root" in state["_css"]
+
+
+def test_other_widgets_of_the_session_stay_out(explorer, tmp_path):
+    other = ipywidgets.IntSlider(description="private")
+    page = Page(qw.export_html(explorer, tmp_path / "page.html"))
+    assert other.model_id not in page.text
+    assert "private" not in json.dumps([state["state"] for state in page.states.values()])
+    assert len(page.states) < len(registry._instances)
+    other.close()
+
+
+def test_the_footer_says_where_the_numbers_come_from(page, sweep):
+    said = " ".join(text for texts in page.texts.values() for text in texts)
+    attributes = sweep.dataset.attrs
+    for version in attributes["versions"].items():
+        assert " ".join(version) in said
+    assert f"seed {attributes['seed']}" in said
+    assert attributes["data_checksum"] in said
+    listed = dict(zip(page.texts["dt"], page.texts["dd"], strict=True))
+    assert listed["learning rate"] == str(attributes["learning_rate"])
+    assert listed["training attack steps"] == "1"
+    assert listed["train images"] == "128"
+
+
+def test_the_title_is_the_explorers_or_ones_own(page, sweep, tmp_path):
+    assert page.texts["title"][0].startswith("Uncertainty of a neural network: digits")
+    own = Page(qw.export_html(sweep, tmp_path / "own.html", title="My networks"))
+    assert own.texts["title"] == ["My networks"]
+    assert own.explorer["state"]["heading"]["title"] == "My networks"
+
+
+def test_hostile_words_stay_words(tmp_path):
+    rng = np.random.default_rng(0)
+    inputs = rng.uniform(size=(90, 2))
+    data = qw.Dataset.from_arrays(
+        inputs,
+        (inputs[:, 0] > inputs[:, 1]).astype(int),
+        name=HOSTILE,
+        class_names=[HOSTILE, "other"],
+    )
+    sweep = qw.sweep(
+        data=data,
+        model="mlp",
+        epsilon=[0, 0.1],
+        regularization=[0, 0.3],
+        attack_epsilon=[0, 0.1],
+        epochs=1,
+        attack_steps=1,
+        probe_images=1,
+        width=0.2,
+        progress=False,
+    )
+    page = Page(qw.export_html(sweep, tmp_path / "page.html", title=HOSTILE))
+    assert len(page.scripts) == 7
+    assert page.texts["title"] == [HOSTILE]
+    assert page.explorer["state"]["cube"]["axes"]["label"] == [HOSTILE, "other"]
+    assert HOSTILE in page.explorer["state"]["heading"]["subtitle"]
+    for kind, content in page.scripts:
+        assert "alert(1)" not in content or kind in (STATE, VIEW)
+    assert "b" not in page.texts
+
+
+def test_code_that_would_end_its_element_is_escaped():
+    code = 'a = "</script>"; b = "</SCRIPT >"; c = /<!--<script/u; d = x < y'
+    escaped = companion._escape_code(code)
+    assert not re.search(r"</script|<!--", escaped, re.IGNORECASE)
+    node = subprocess.run(
+        ["node", "-e", f"{escaped.replace('d = x < y', '')} console.log(a + b + c.source)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert node.stdout.startswith("</script></SCRIPT >")
+
+
+# An Explorer
+
+
+def test_the_choices_of_an_explorer_are_kept(explorer, tmp_path):
+    explorer.epsilon, explorer.label, explorer.epoch = 0.1, 7, 1
+    before = explorer.run, explorer.heading
+    state = Page(qw.export_html(explorer, tmp_path / "page.html", title="Other")).explorer["state"]
+    assert (state["epsilon"], state["label"], state["epoch"]) == (0.1, 7, 1)
+    assert state["run"]["message"] == "4 trained networks"
+    # The Explorer itself goes on as it was.
+    assert (explorer.run, explorer.heading) == before
+    assert explorer.comm is not None
+
+
+def test_an_explorer_that_trains_is_written_as_far_as_it_is(tmp_path):
+    training = Explorer(
+        epsilon=[0], regularization=[0], epochs=100_000, train_size=64, test_size=60,
+        attack_steps=1, probe_images=1,
+    )
+    seen = __import__("threading").Event()
+    training.observe(
+        lambda change: change.new["message"].startswith("Epoch 2") and seen.set(), "run"
+    )
+    try:
+        with pytest.raises(ValueError, match="none yet; wait for the first"):
+            qw.export_html(training, tmp_path / "page.html")
+        assert list(tmp_path.iterdir()) == []
+        assert seen.wait(60)
+        state = Page(qw.export_html(training, tmp_path / "page.html")).explorer["state"]
+        assert training.run["phase"] == "training"
+    finally:
+        training.cancel()
+        training.wait(60)
+        companion._close(training)
+    last = state["cube"]["finished"] - 1
+    assert last >= 1
+    assert state["epoch"] <= last
+    assert state["run"]["phase"] == "done"
+    assert re.fullmatch(rf"{last} trained epochs?", state["run"]["message"])
+
+
+def test_no_widget_is_left_behind(sweep, tmp_path):
+    before = set(registry._instances)
+    qw.export_html(sweep, tmp_path / "page.html")
+    assert set(registry._instances) == before
+    with pytest.raises(OSError, match="cannot be written"):
+        qw.export_html(sweep, "/proc/page.html")
+    assert set(registry._instances) == before
+
+
+# The file
+
+
+def test_the_path_comes_back_and_an_older_page_is_replaced(sweep, tmp_path):
+    place = tmp_path / "page.html"
+    place.write_text("before")
+    assert qw.export_html(sweep, str(place)) == place
+    assert place.read_text("utf-8").startswith("<!DOCTYPE html>")
+    assert os.listdir(tmp_path) == ["page.html"]  # noqa: PTH208
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert place.stat().st_mode == plain.stat().st_mode
+
+
+def test_a_link_stays_a_link(sweep, tmp_path):
+    (tmp_path / "to").mkdir()
+    link = tmp_path / "link.html"
+    link.symlink_to(tmp_path / "to" / "page.html")
+    assert qw.export_html(sweep, link) == link
+    assert link.is_symlink()
+    assert (tmp_path / "to" / "page.html").stat().st_size > 1e6
+
+
+def test_a_name_as_long_as_names_can_be(sweep, tmp_path):
+    place = tmp_path / ("n" * 250 + ".html")
+    assert qw.export_html(sweep, place).is_file()
+
+
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_what_is_cut_short_leaves_the_older_page(sweep, tmp_path, monkeypatch, fault):
+    place = tmp_path / "page.html"
+    place.write_text("before")
+    write = Path.write_text
+
+    def half(path, text, *arguments):
+        write(path, text[: len(text) // 2], *arguments)
+        raise fault
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(type(fault)) as raised:
+        qw.export_html(sweep, place)
+    monkeypatch.undo()
+    if isinstance(fault, OSError):
+        assert str(place) in str(raised.value)
+        assert "No space left on device" in str(raised.value)
+    assert place.read_text() == "before"
+    assert os.listdir(tmp_path) == ["page.html"]  # noqa: PTH208
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "words"),
+    [
+        ("folder", IsADirectoryError, "is a folder; give a file's name such as"),
+        ("", IsADirectoryError, "is a folder"),
+        ("missing/page.html", FileNotFoundError, "must be in a folder that exists"),
+        ("file/page.html", FileNotFoundError, "must be in a folder that exists"),
+        ("pipe", OSError, "no ordinary file"),
+        ("/proc/page.html", OSError, "choose a folder that you may write to"),
+    ],
+)
+def test_a_place_that_cannot_hold_the_page_is_refused(
+    sweep, tmp_path, monkeypatch, path, error, words
+):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(error, match=words) as raised:
+        qw.export_html(sweep, path)
+    assert path in str(raised.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        (("a string", "page.html"), {}, "sweep_or_explorer must be a Sweep.*got str"),
+        ((None, "page.html"), {}, "sweep_or_explorer must be a Sweep.*got NoneType"),
+        (("sweep", 3), {}, "path must be the name of a file.*got 3"),
+        (("sweep", "page.html"), {"title": 3}, "title must be a str.*got 3"),
+    ],
+)
+def test_the_wrong_kind_is_refused(sweep, tmp_path, monkeypatch, arguments, options, words):
+    monkeypatch.chdir(tmp_path)
+    arguments = [sweep if value == "sweep" else value for value in arguments]
+    with pytest.raises(TypeError, match=words):
+        qw.export_html(*arguments, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["bqplot", "bqscales", "anywidget"])
+def test_a_missing_part_of_the_front_end_is_named(sweep, tmp_path, monkeypatch, name):
+    places = {}
+    for other in {"bqplot", "bqscales", "anywidget"} - {name}:
+        places[other] = tmp_path / "share" / other
+        places[other].mkdir(parents=True)
+        (places[other] / "index.js").touch()
+    monkeypatch.setattr(companion, "jupyter_path", lambda _: [str(tmp_path / "share")])
+    before = set(registry._instances)
+    version = __import__("importlib.metadata").metadata.version(name)
+    with pytest.raises(FileNotFoundError, match=rf"{name} {version} is missing") as raised:
+        qw.export_html(sweep, tmp_path / "page.html")
+    assert f"pip install --force-reinstall {name}=={version}" in str(raised.value)
+    assert not (tmp_path / "page.html").exists()
+    assert set(registry._instances) == before

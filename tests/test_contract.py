@@ -1,0 +1,110 @@
+"""The two ends of the wire: traits and messages in Python, their types in js/src/contract.ts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import anywidget
+import pytest
+
+import qwidgets as qw
+from qwidgets.widgets.explorer import Explorer
+from qwidgets.widgets.runner import Phase
+
+CONTRACT = Path(__file__).parents[1] / "js" / "src" / "contract.ts"
+TINY = {"epsilon": [0, 0.1], "regularization": [0], "train_size": 60, "test_size": 40}
+
+
+@pytest.fixture(scope="module")
+def source():
+    text = CONTRACT.read_text(encoding="utf-8")
+    return re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def traits():
+    explorer = Explorer(qw.sweep(**TINY, epochs=1, attack_steps=1, progress=False))
+    yield explorer.get_state()
+    explorer.close()
+
+
+def block(source, opening):
+    """Text between the braces, or brackets, that follow `opening`."""
+    start = source.index(opening) + len(opening)
+    depth = 1
+    for end, character in enumerate(source[start:], start):
+        depth += (character in "{[(") - (character in "}])")
+        if depth == 0:
+            return source[start:end]
+    message = f"{opening!r} is never closed"
+    raise AssertionError(message)
+
+
+def keys(source, opening):
+    """Names of the fields of an interface, those of nested ones left out."""
+    outer = re.sub(r"\{[^{}]*\}", "{}", block(source, opening))
+    return set(re.findall(r"^\s*(\w+)\??:", re.sub(r"(?<=[;{])\s*", "\n", outer), re.MULTILINE))
+
+
+def strings(text):
+    return re.findall(r'"([^"]*)"', text)
+
+
+def own_traits():
+    inherited = anywidget.AnyWidget.class_trait_names(sync=True)
+    return set(Explorer.class_trait_names(sync=True)) - set(inherited)
+
+
+def test_traits_are_those_of_the_contract(source):
+    assert own_traits() == keys(source, "interface Traits {")
+
+
+def test_panels_and_marks_have_the_same_names(source, traits):
+    assert set(traits["figures"]) == set(strings(block(source, "PANELS = [")))
+    assert set(traits["marks"]) == set(strings(block(source, "MARKS = [")))
+
+
+def test_cube_has_the_fields_of_the_contract(source, traits):
+    cube = traits["cube"]
+    assert set(cube) == keys(source, "interface WireCube {")
+    assert set(cube["axes"]) == keys(source, "axes: {")
+    dtypes = strings(re.search(r"interface WireArray \{\s*dtype:([^;]*);", source)[1])
+    for array in cube["values"].values():
+        assert set(array) == keys(source, "interface WireArray {")
+        assert array["dtype"] in dtypes
+
+
+def test_heading_and_run_have_the_fields_of_the_contract(source, traits):
+    assert set(traits["heading"]) == set(re.findall(r"(\w+):", block(source, "heading: {")))
+    assert set(traits["run"]) == keys(source, "interface Run {")
+
+
+def test_phases_are_those_of_the_contract(source):
+    union = re.search(r"type Phase =([^;]*);", source)[1]
+    assert sorted(get_args(Phase)) == sorted(strings(union))
+
+
+def test_messages_have_the_fields_of_the_contract(source):
+    sent = []
+
+    class Recorder(Explorer):
+        def send(self, content, buffers=None):
+            sent.append((content, buffers))
+
+    explorer = Recorder(**TINY, epochs=2, attack_steps=1)
+    explorer.wait()
+    explorer.close()
+    epochs = [(content, buffers) for content, buffers in sent if content.get("type") == "epoch"]
+    assert [content["epoch"] for content, _ in epochs] == [1, 2]
+    for content, buffers in epochs:
+        assert set(content) == keys(source, "interface EpochMessage {")
+        assert len(buffers) == len(content["names"])
+    assert "epoch" in strings(block(source, "interface EpochMessage {"))
+
+
+def test_commands_of_the_browser_are_methods(source):
+    commands = strings(re.search(r"type Command = \{ type:([^}]*)\}", source)[1])
+    assert sorted(commands) == ["cancel", "pause", "resume", "train"]
+    assert all(callable(getattr(Explorer, command)) for command in commands)

@@ -1,0 +1,658 @@
+"""The Explorer as a person meets it: a real JupyterLab, a real kernel, mouse and keyboard."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+from playwright.sync_api import expect
+
+import qwidgets as qw
+
+from .lab import Notebook
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Locator, Page
+
+    from .conftest import OpenNotebook
+    from .lab import Lab
+
+EPSILON, REGULARIZATION, EPOCHS = [0, 0.1, 0.2], [0, 0.3], 3
+TALL = {"width": 1400, "height": 1500}
+LIVE = """
+import qwidgets as qw
+e = qw.Explorer(epsilon=[0, .1], regularization=[0, .1], epochs=200)
+e
+"""
+
+# What the marks look like, by name: dots by their places and fills, lines by their paths. The order
+# of a figure's children is the order of its marks; the clip path belongs to the marks alone.
+GEOMETRY = """
+() => {
+  const names = {
+    plane: ['bound', 'networks', 'trail', 'reference', 'now'],
+    tradeoff: ['networks', 'front', 'reference', 'now'],
+    curves: ['clean', 'robust', 'epoch'],
+  };
+  const result = {};
+  for (const [panel, marks] of Object.entries(names)) {
+    const groups = [...document.querySelectorAll(
+      `.qw-${panel} svg.svg-figure g[clip-path]`)].filter(g => !g.parentElement.closest('[clip-path]'));
+    marks.forEach((mark, index) => {
+      const group = groups[index];
+      if (!group) return;
+      const dots = [...group.querySelectorAll('g.object_grp')].map(g => [
+        g.getAttribute('transform'), getComputedStyle(g.querySelector('path')).fill]);
+      const lines = [...group.querySelectorAll('path.line')].map(p => p.getAttribute('d'));
+      result[`${panel}_${mark}`] = JSON.stringify([dots, lines]);
+    });
+  }
+  const canvas = document.querySelector('.qw-phase-body canvas');
+  const paths = [...document.querySelectorAll('.qw-now-area')].map(p => p.getAttribute('d'));
+  result.phase = paths.join() + canvas.toDataURL();
+  return result;
+}
+"""
+# Networks and the front show the whole grid, the reference the clean network: only what changes
+# them moves them.
+MOVED = {
+    "epsilon": {"plane_trail", "plane_now", "tradeoff_now", "curves_clean", "curves_robust", "phase"},
+    "label": {"plane_networks", "plane_trail", "plane_reference", "plane_now", "phase"},
+    "epoch": {
+        *("plane_networks", "plane_trail", "plane_reference", "plane_now", "phase"),
+        *("tradeoff_networks", "tradeoff_front", "tradeoff_reference", "tradeoff_now"),
+        "curves_epoch",
+    },
+    "attack_epsilon": {
+        *("tradeoff_networks", "tradeoff_front", "tradeoff_reference", "tradeoff_now"),
+        "curves_robust",
+    },
+}
+MOVED["regularization"] = MOVED["epsilon"]
+
+
+class View:
+    """One view of an Explorer in a page, in the words of the person before it."""
+
+    def __init__(self, root: Locator) -> None:
+        self.root = root
+        self.page: Page = root.page
+
+    def slider(self, name: str) -> Locator:
+        return self.root.locator(f".qw-{name.replace('_', '-')} input[type=range]")
+
+    def value(self, name: str) -> Locator:
+        return self.root.locator(f".qw-{name.replace('_', '-')} output")
+
+    def readout(self, name: str) -> Locator:
+        return self.root.locator(f".qw-readout-{name}")
+
+    @property
+    def status(self) -> Locator:
+        return self.root.locator(".qw-status")
+
+    @property
+    def select(self) -> Locator:
+        return self.root.locator(".qw-label select")
+
+    def geometry(self) -> dict[str, str]:
+        seen: dict[str, str] = self.page.evaluate(GEOMETRY)
+        return seen
+
+    def wait_drawn(self) -> None:
+        """Wait until every panel has its marks."""
+        for panel, count in (("plane", 5), ("tradeoff", 4), ("curves", 3)):
+            groups = self.root.locator(f".qw-{panel} svg.svg-figure g[clip-path]")
+            expect(groups).to_have_count(count)
+        expect(self.root.locator(".qw-plane g.object_grp").last).to_be_attached()
+        expect(self.root.locator(".qw-now-area").first).to_have_attribute("d", re.compile("^M"))
+
+    def now_fill(self, panel: str) -> str:
+        dot = self.root.locator(f".qw-{panel} g.object_grp path").last
+        fill: str = dot.evaluate("path => getComputedStyle(path).fill")
+        return fill
+
+
+def first_view(notebook: Notebook, cell: int = 0) -> View:
+    view = View(notebook.cell(cell).locator(".qw-root"))
+    view.wait_drawn()
+    return view
+
+
+def wait_moved(view: View, before: dict[str, str], names: set[str]) -> None:
+    """Wait until these marks look different, then check that the others do not."""
+    view.page.wait_for_function(
+        f"([before, names]) => {{ const now = ({GEOMETRY})();"
+        " return names.every(name => now[name] !== before[name]); }",
+        arg=[before, sorted(names)],
+    )
+    now = view.geometry()
+    assert {name for name in now if now[name] != before[name]} == names
+
+
+def drag(view: View, name: str, fraction: float) -> None:
+    """Drag a slider's thumb to a fraction of its track, in steps, as a hand does."""
+    slider = view.slider(name)
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    assert box is not None
+    now = slider.evaluate("s => (s.value - s.min) / (s.max - s.min)")
+    thumb = 18
+    x = [box["x"] + thumb / 2 + part * (box["width"] - thumb) for part in (now, fraction)]
+    y = box["y"] + box["height"] / 2
+    view.page.mouse.move(x[0], y)
+    view.page.mouse.down()
+    view.page.mouse.move(x[1], y, steps=8)
+    view.page.mouse.up()
+
+
+def significant(value: float) -> str:
+    """Three significant digits, as they are printed in the readout."""
+    exponent = int(f"{value:.2e}".partition("e")[2])
+    return f"{value:.{max(0, 2 - exponent)}f}"
+
+
+class Saved(NamedTuple):
+    sweep: qw.Sweep
+    path: Path
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    sweep = qw.sweep(
+        epsilon=EPSILON,
+        regularization=REGULARIZATION,
+        epochs=EPOCHS,
+        train_size=500,
+        attack_steps=2,
+        progress=False,
+    )
+    path = tmp_path_factory.mktemp("sweeps") / "small.sweep"
+    sweep.save(path)
+    return Saved(sweep, path)
+
+
+def show(path: Path) -> str:
+    return f"import qwidgets as qw\ne = qw.Explorer(qw.open_sweep({str(path)!r}))\ne"
+
+
+@pytest.fixture(scope="module")
+def opened(lab: Lab, saved: Saved) -> Iterator[Notebook]:
+    with lab.notebook([show(saved.path), "'another cell'"], viewport=TALL) as notebook:
+        notebook.run(0)
+        yield notebook
+        assert notebook.errors == []
+
+
+# Runs code in the kernel until what it prints, or what the page shows, is as expected. A move that
+# has not come to rest yet overrules Python: so a reset may have to be repeated.
+UNTIL = """
+async ([code, printed, shown]) => {
+  const text = name => document.querySelector(`.qw-readout-${name}`).textContent;
+  const deadline = performance.now() + 15000;
+  while (performance.now() < deadline) {
+    const outputs = await window.notebookDriver.execute(10, code);
+    await new Promise(resolve => setTimeout(resolve, 150));
+    const right = Object.entries(shown).every(([name, end]) => text(name).endsWith(end));
+    if (outputs.map(output => output.text).join('') === printed && right) return true;
+  }
+  return false;
+}
+"""
+RESET = f"""
+e.epsilon, e.regularization, e.label, e.epoch, e.attack_epsilon = 0.0, 0.0, 0, {EPOCHS}, 0.1
+"""
+START = {"epsilon": "0.00", "regularization": "0.00", "label": "0", "epoch": str(EPOCHS)}
+
+
+@pytest.fixture
+def view(opened: Notebook) -> Iterator[View]:
+    """The finished sweep, every control where it was at first."""
+    shown = first_view(opened)
+    start = START | {"robust": "at 0.10"}
+    # Twice: what came to rest after the first reset is undone by the second.
+    for _ in range(2):
+        assert opened.page.evaluate(UNTIL, [RESET, "", start])
+    yield shown
+    assert opened.errors == []
+
+
+def assert_readout(view: View, sweep: qw.Sweep, **choice: Any) -> None:
+    """The readout of a grid point says what the cube says, to the printed digits."""
+    at = {"epsilon": 0.0, "regularization": 0.0, "label": 0, "epoch": EPOCHS} | choice
+    radius = at.pop("attack_epsilon", 0.1)
+    numbers = sweep.dataset.sel(attack_epsilon=radius, method="nearest").sel(at, method="nearest")
+    for name, variable in (("position", "position_std"), ("momentum", "momentum_std")):
+        text = re.compile(rf"^{re.escape(significant(float(numbers[variable])))} ± ")
+        expect(view.readout(name)).to_have_text(text)
+    product = significant(float(numbers.uncertainty_product))
+    expect(view.readout("product")).to_have_text(f"{product} (bound 0.500)")
+    for name in ("clean", "robust"):
+        value = float(numbers[f"{name}_accuracy"])
+        error = float(numbers[f"{name}_accuracy_error"])
+        text = re.compile(rf"^{100 * value:.1f}% ± {100 * error:.1f}")
+        expect(view.readout(name)).to_have_text(text)
+    kind = "untrained network" if at["epoch"] == 0 else "trained network"
+    expect(view.readout("kind")).to_have_text(kind)
+
+
+def test_the_figures_are_drawn(view: View, saved: Saved) -> None:
+    networks = len(EPSILON) * len(REGULARIZATION)
+    dots = {name: len(json.loads(marks)[0]) for name, marks in view.geometry().items()
+            if name.endswith(("networks", "reference", "now"))}
+    assert dots == {
+        "plane_networks": networks,
+        "plane_reference": 1,
+        "plane_now": 1,
+        "tradeoff_networks": networks,
+        "tradeoff_reference": 1,
+        "tradeoff_now": 1,
+    }
+    for panel in ("plane", "tradeoff", "curves"):
+        expect(view.root.locator(f".qw-{panel} text.axislabel")).to_have_count(2)
+        box = view.root.locator(f".qw-{panel} svg.svg-figure").bounding_box()
+        assert box is not None
+        assert min(box["width"], box["height"]) > 200
+    colors = view.root.locator(".qw-phase-body canvas").evaluate(
+        "c => new Set(new Uint32Array("
+        "c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer)).size"
+    )
+    assert colors > 30
+    expect(view.status).to_have_text(f"{networks} trained networks")
+    assert_readout(view, saved.sweep)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "values"),
+    [
+        ("epsilon", "ArrowRight", [0.1, 0.2]),
+        ("regularization", "ArrowRight", [0.3]),
+        ("attack_epsilon", "ArrowRight", [0.15, 0.2]),
+        ("epoch", "ArrowLeft", [2, 1, 0]),
+    ],
+)
+def test_keys_on_a_slider_move_its_marks_and_the_readout(
+    view: View, saved: Saved, name: str, key: str, values: list[float]
+) -> None:
+    presses = 1 if name == "epoch" else 4
+    for value in values:
+        before = view.geometry()
+        for _ in range(presses):
+            view.slider(name).press(key)
+        moved = MOVED[name]
+        if name == "epoch" or (name == "attack_epsilon" and value == 0.2):
+            # The front may consist of the same networks, and the untrained ones may coincide.
+            moved = moved - {"tradeoff_front"}
+            now = view.geometry()
+            changed = {mark for mark in now if now[mark] != before[mark]}
+            assert moved - changed <= {"tradeoff_reference"}
+            assert changed <= MOVED[name]
+        else:
+            wait_moved(view, before, moved)
+        expect(view.value(name)).to_have_text(str(value) if name == "epoch" else f"{value:.2f}")
+        assert_readout(view, saved.sweep, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "fraction", "value"),
+    [
+        ("epsilon", 0.5, 0.1),
+        ("epsilon", 1.0, 0.2),
+        ("regularization", 1.0, 0.3),
+        ("attack_epsilon", 0.8, 0.15),
+        ("epoch", 0.34, 1),
+    ],
+)
+def test_dragging_a_slider_moves_its_marks_and_the_readout(
+    view: View, saved: Saved, name: str, fraction: float, value: float
+) -> None:
+    before = view.geometry()
+    drag(view, name, fraction)
+    assert_readout(view, saved.sweep, **{name: value})
+    wait_moved(view, before, MOVED[name])
+
+
+def test_between_networks_the_marker_is_hollow_and_the_words_say_so(
+    view: View, saved: Saved
+) -> None:
+    numbers = saved.sweep.dataset.isel(epoch=-1, label=0, regularization=0)
+    for panel in ("plane", "tradeoff"):
+        assert view.now_fill(panel) not in {"none", "rgba(0, 0, 0, 0)"}
+    view.slider("epsilon").press("ArrowRight")
+    expect(view.readout("kind")).to_have_text("interpolated between trained networks")
+    expect(view.slider("epsilon")).to_have_attribute("aria-valuetext", "0.025, interpolated")
+    for panel in ("plane", "tradeoff"):
+        assert view.now_fill(panel) in {"none", "rgba(0, 0, 0, 0)"}
+    a, b = (float(value) for value in numbers.position_std[:2])
+    between = significant(0.75 * a + 0.25 * b)
+    expect(view.readout("position")).to_have_text(re.compile(f"^{between} ± "))
+    for _ in range(3):
+        view.slider("epsilon").press("ArrowRight")
+    expect(view.readout("kind")).to_have_text("trained network")
+    expect(view.slider("epsilon")).to_have_attribute("aria-valuetext", "0.10")
+    for panel in ("plane", "tradeoff"):
+        assert view.now_fill(panel) not in {"none", "rgba(0, 0, 0, 0)"}
+
+
+def test_the_marker_stands_where_the_cube_says(view: View, saved: Saved) -> None:
+    # Two networks calibrate the logarithmic axis, a third one is then where it must be.
+    x = saved.sweep.dataset.position_std.isel(epoch=-1, label=0).values.ravel()
+    marks = view.geometry()
+    places = [float(re.search(r"\(([-\d.]+)", place)[1])  # type: ignore[index]
+              for place, _ in json.loads(marks["plane_networks"])[0]]
+    order = sorted(range(len(x)), key=lambda i: x[i])
+    first, last = order[0], order[-1]
+    scale = (places[last] - places[first]) / math.log(x[last] / x[first])
+    for i in order:
+        expected = places[first] + scale * math.log(x[i] / x[first])
+        assert places[i] == pytest.approx(expected, abs=0.05)
+    [(now, _)] = json.loads(marks["plane_now"])[0]
+    assert now == json.loads(marks["plane_networks"])[0][0][0]
+
+
+def test_another_class_shows_its_packets(view: View, saved: Saved) -> None:
+    before = view.geometry()
+    view.select.select_option("7")
+    expect(view.readout("label")).to_have_text("7")
+    wait_moved(view, before, MOVED["label"])
+    assert_readout(view, saved.sweep, label=7)
+
+
+def test_play_runs_through_the_epochs_to_the_last(view: View) -> None:
+    seen = view.value("epoch").evaluate_handle(
+        "output => { const seen = [];"
+        " new MutationObserver(() => seen.at(-1) === output.value || seen.push(output.value))"
+        ".observe(output, {childList: true, characterData: true, subtree: true}); return seen; }"
+    )
+    play = view.root.locator(".qw-play")
+    play.click()
+    expect(play).to_have_attribute("aria-label", "Stop playing")
+    expect(play).to_have_attribute("aria-label", "Play the epochs")
+    expect(view.readout("epoch")).to_have_text(str(EPOCHS))
+    assert seen.json_value() == [str(epoch) for epoch in range(EPOCHS + 1)]
+
+
+def test_keys_in_a_control_stay_out_of_the_notebook(opened: Notebook, view: View) -> None:
+    cells = opened.page.locator(".jp-Notebook .jp-Cell")
+    active = "() => [...document.querySelectorAll('.jp-Notebook .jp-Cell')]" \
+             ".findIndex(cell => cell.classList.contains('jp-mod-active'))"
+    controls = [view.slider(name) for name in ("epsilon", "regularization", "epoch")]
+    for control in [*controls, view.select, view.root.locator(".qw-play")]:
+        control.focus()
+        before = opened.page.evaluate(active)
+        for key in ("ArrowDown", "ArrowUp", "a", "b", "x", "d", "d", "j", "k"):
+            opened.page.keyboard.press(key)
+        expect(cells).to_have_count(2)
+        expect(control).to_be_focused()
+        assert opened.page.evaluate(active) == before
+    expect(opened.page.locator(".jp-Notebook .jp-CodeCell")).to_have_count(2)
+
+
+def test_the_same_keys_outside_do_reach_the_notebook(open_notebook: OpenNotebook) -> None:
+    # The control experiment of the test above.
+    notebook = open_notebook("1", "2")
+    notebook.run(0)
+    notebook.page.keyboard.press("Escape")
+    notebook.page.keyboard.press("b")
+    expect(notebook.page.locator(".jp-Notebook .jp-CodeCell")).to_have_count(3)
+
+
+def test_values_reach_python_at_rest(opened: Notebook, view: View) -> None:
+    for _ in range(4):
+        view.slider("epsilon").press("ArrowRight")
+    drag(view, "regularization", 1.0)
+    view.select.select_option("3")
+    view.slider("epoch").press("ArrowLeft")
+    view.slider("attack_epsilon").press("Home")
+    expected = [0.1, 0.3, 3, EPOCHS - 1, 0.0]
+    ask = "print([e.epsilon, e.regularization, e.label, e.epoch, e.attack_epsilon])"
+    assert opened.page.evaluate(UNTIL, [ask, f"{expected}\n", {}]), opened.execute(ask)
+
+
+def test_python_moves_the_controls(opened: Notebook, view: View, saved: Saved) -> None:
+    before = view.geometry()
+    opened.execute("e.epsilon = 0.2")
+    expect(view.slider("epsilon")).to_have_value("2")
+    expect(view.value("epsilon")).to_have_text("0.20")
+    assert_readout(view, saved.sweep, epsilon=0.2)
+    wait_moved(view, before, MOVED["epsilon"])
+    opened.execute("e.label = 4; e.epoch = 1; e.regularization = 0.15")
+    expect(view.select).to_have_value("4")
+    expect(view.slider("epoch")).to_have_value("1")
+    expect(view.value("regularization")).to_have_text("0.15")
+    expect(view.readout("kind")).to_have_text("interpolated between trained networks")
+
+
+def test_a_change_of_theme_recolours_everything_live(opened: Notebook, view: View) -> None:
+    def colors() -> dict[str, Any]:
+        seen: dict[str, Any] = view.root.evaluate(
+            """root => {
+              const color = (selector, name) =>
+                getComputedStyle(root.querySelector(selector))[name];
+              const canvas = root.querySelector('.qw-phase-body canvas');
+              return {
+                text: color('h2', 'color'),
+                panel: color('.qw-panel', 'backgroundColor'),
+                axis: color('.qw-plane .axis text', 'fill'),
+                curve: color('.qw-curves path.line', 'stroke'),
+                canvas: [...canvas.getContext('2d').getImageData(2, 2, 1, 1).data].join(),
+              };
+            }"""
+        )
+        return seen
+
+    light = colors()
+    try:
+        opened.set_theme("dark")
+        dark = colors()
+        assert {part for part in light if dark[part] == light[part]} == set()
+        assert dark["canvas"].startswith("21,25,30")
+    finally:
+        opened.set_theme("light")
+    assert colors() == light
+
+
+def test_it_redraws_while_the_kernel_is_busy(
+    open_notebook: OpenNotebook, saved: Saved
+) -> None:
+    busy = "import time\nfor _ in range(1000): time.sleep(.02)"
+    notebook = open_notebook(show(saved.path), busy, viewport=TALL)
+    notebook.run(0)
+    view = first_view(notebook)
+    notebook.page.evaluate("() => { window.busy = window.notebookDriver.run(60, 1); }")
+    prompt = notebook.page.locator(".jp-CodeCell").nth(1).locator(".jp-InputPrompt")
+    expect(prompt).to_have_text("[*]:")
+    before = view.geometry()
+    drag(view, "epsilon", 0.5)
+    assert_readout(view, saved.sweep, epsilon=0.1)
+    wait_moved(view, before, MOVED["epsilon"])
+    before = view.geometry()
+    view.select.select_option("5")
+    wait_moved(view, before, MOVED["label"])
+    view.slider("epoch").press("ArrowLeft")
+    assert_readout(view, saved.sweep, epsilon=0.1, label=5, epoch=EPOCHS - 1)
+    # All that happened while the cell ran.
+    expect(prompt).to_have_text("[*]:")
+    notebook.page.evaluate("window.jupyterapp.commands.execute('notebook:interrupt-kernel')")
+    notebook.page.evaluate("window.busy")
+    assert "KeyboardInterrupt" in notebook.outputs(1)[0]["ename"]
+    assert notebook.execute("print(e.label, round(e.epsilon, 9))") == "5 0.1\n"
+    assert notebook.errors == []
+
+
+def test_training_can_be_used_from_its_first_epoch_paused_and_cancelled(
+    open_notebook: OpenNotebook,
+) -> None:
+    notebook = open_notebook(LIVE, viewport=TALL)
+    notebook.run(0)
+    view = first_view(notebook)
+    bar = view.root.locator(".qw-progress")
+    pause, cancel = view.root.locator(".qw-pause"), view.root.locator(".qw-cancel")
+    train = view.root.locator(".qw-train")
+    expect(view.status).to_have_text(re.compile(r"^Epoch \d+ of 200"))
+    expect(bar).to_be_visible()
+    expect(train).to_be_hidden()
+
+    # Used while it runs.
+    view.page.wait_for_function(
+        "() => !document.querySelector('.qw-epsilon input').disabled"
+        " && !document.querySelector('.qw-epoch input').disabled"
+    )
+    before = view.geometry()
+    drag(view, "epsilon", 1.0)
+    expect(view.readout("epsilon")).to_have_text("0.10")
+    view.page.wait_for_function(
+        f"before => ({GEOMETRY})().plane_now !== before.plane_now", arg=before
+    )
+    expect(bar).to_be_visible()
+    # The newest epoch is followed.
+    expect(view.readout("epoch")).not_to_have_text("1")
+    fraction = "() => Number(document.querySelector('.qw-progress').ariaValueNow)"
+    view.page.wait_for_function(f"() => ({fraction})() >= 1")
+
+    pause.click()
+    expect(view.status).to_have_text(re.compile(r"^Paused in epoch \d+$"))
+    expect(pause).to_have_text("Resume")
+    # A view that was scrubbed back stays.
+    view.slider("epoch").press("Home")
+    expect(view.readout("kind")).to_have_text("untrained network")
+    paused = int(re.findall(r"\d+", view.status.inner_text())[0])
+    pause.click()
+    expect(pause).to_have_text("Pause")
+    view.page.wait_for_function(
+        "paused => Number(/Epoch (\\d+) of/.exec("
+        "document.querySelector('.qw-status').textContent)?.[1]) > paused + 1",
+        arg=paused,
+    )
+    expect(view.readout("epoch")).to_have_text("0")
+
+    cancel.click()
+    expect(view.status).to_have_text(re.compile(r"^Cancelled in epoch \d+; epochs 0 to \d+ are kept$"))
+    for element in (bar, pause, cancel):
+        expect(element).to_be_hidden()
+    expect(train).to_be_visible()
+    kept = int(re.findall(r"\d+", view.status.inner_text())[-1])
+    assert kept > paused
+    shown = notebook.execute("e.wait(30); print(len(e.sweep.dataset.epoch), e.sweep.complete)")
+    assert shown == f"{kept + 1} False\n"
+    # The slider goes to the last planned epoch; what is chosen ends with what is finished.
+    view.slider("epoch").press("End")
+    expect(view.readout("epoch")).to_have_text(str(kept))
+    drag(view, "epsilon", 0.0)
+    expect(view.readout("kind")).to_have_text("trained network")
+
+    train.click()
+    expect(view.status).to_have_text(re.compile(r"^(Preparing|Epoch \d+ of 200)"))
+    expect(bar).to_be_visible()
+    notebook.execute("e.close()")
+    expect(view.root).to_have_count(0)
+    assert notebook.errors == []
+
+
+def test_a_reload_while_training_shows_every_finished_epoch(
+    open_notebook: OpenNotebook, lab: Lab
+) -> None:
+    notebook = open_notebook(LIVE, viewport=TALL)
+    notebook.run(0)
+    view = first_view(notebook)
+    expect(view.slider("epoch")).to_be_enabled()
+    page = notebook.page
+    page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+    page.reload()
+    page.wait_for_function("window.jupyterapp !== undefined")
+    view = View(page.locator(".qw-root"))
+    view.wait_drawn()
+    expect(view.slider("epoch")).to_be_enabled()
+    # It goes on: the epochs from before the reload and those from after it are all in the curves.
+    epoch = view.readout("epoch")
+    count = int(epoch.inner_text())
+    expect(epoch).not_to_have_text(str(count))
+    view.root.locator(".qw-cancel").click()
+    expect(view.status).to_have_text(re.compile(r"^Cancelled"))
+    kept = int(re.findall(r"\d+", view.status.inner_text())[-1])
+    view.page.wait_for_function(
+        f"kept => JSON.parse(({GEOMETRY})().curves_clean)[1]"
+        ".every(d => d.split('L').length === kept + 1 && !d.includes('NaN'))",
+        arg=kept,
+    )
+    assert notebook.errors == []
+
+
+def test_a_cell_can_be_run_again(open_notebook: OpenNotebook, saved: Saved) -> None:
+    notebook = open_notebook(show(saved.path), viewport=TALL)
+    for _ in range(3):
+        notebook.run(0)
+        expect(notebook.page.locator(".qw-root")).to_have_count(1)
+        view = first_view(notebook)
+        assert_readout(view, saved.sweep)
+        drag(view, "epsilon", 1.0)
+        assert_readout(view, saved.sweep, epsilon=0.2)
+    assert notebook.errors == []
+
+
+def test_two_views_of_one_explorer_move_together(
+    open_notebook: OpenNotebook, saved: Saved
+) -> None:
+    notebook = open_notebook(show(saved.path), "e", viewport={"width": 1400, "height": 2600})
+    notebook.run()
+    views = [first_view(notebook, cell) for cell in (0, 1)]
+    drag(views[0], "epsilon", 0.5)
+    views[1].slider("epoch").press("ArrowLeft")
+    for view in views:
+        assert_readout(view, saved.sweep, epsilon=0.1, epoch=EPOCHS - 1)
+        expect(view.slider("epsilon")).to_have_value("1")
+        expect(view.slider("epoch")).to_have_value(str(EPOCHS - 1))
+    places = [
+        view.root.locator(".qw-plane g.object_grp").last.get_attribute("transform")
+        for view in views
+    ]
+    assert places[0] == places[1]
+    # Without the first cell's view the second one goes on.
+    notebook.page.evaluate("window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
+    expect(notebook.page.locator(".qw-root")).to_have_count(0)
+    notebook.run(1)
+    view = first_view(notebook, 1)
+    assert_readout(view, saved.sweep, epsilon=0.1, epoch=EPOCHS - 1)
+    drag(view, "epsilon", 1.0)
+    assert_readout(view, saved.sweep, epsilon=0.2, epoch=EPOCHS - 1)
+    assert notebook.errors == []
+
+
+@pytest.mark.parametrize("width", [800, 1100, 1900])
+def test_it_fits_the_page(open_notebook: OpenNotebook, saved: Saved, width: int) -> None:
+    notebook = open_notebook(show(saved.path), viewport={"width": width, "height": 1500})
+    notebook.run(0)
+    view = first_view(notebook)
+    outside = view.root.evaluate(
+        """root => {
+          const {left, right} = root.getBoundingClientRect();
+          const parts = root.querySelectorAll('.qw-control, .qw-panel, .qw-readout, .qw-header *,'
+            + ' input, select, svg.svg-figure, canvas');
+          return [...parts].filter(part => {
+            const box = part.getBoundingClientRect();
+            return box.width && (box.left < left - 1 || box.right > right + 1);
+          }).map(part => part.className.baseVal ?? part.className ?? part.tagName);
+        }"""
+    )
+    assert outside == []
+    assert view.root.evaluate("root => root.scrollWidth <= root.clientWidth")
+    boxes = [panel.bounding_box() for panel in view.root.locator(".qw-panel").all()]
+    assert all(box is not None and box["width"] > 250 for box in boxes)
+    assert notebook.errors == []
+
+
+def test_what_is_refused_leaves_no_widget(open_notebook: OpenNotebook) -> None:
+    notebook = open_notebook(
+        "import qwidgets as qw\ntry:\n    qw.Explorer(data='digit')\nexcept ValueError as error:\n"
+        "    print(error)"
+    )
+    notebook.run(0)
+    assert "digits" in notebook.text(0)
+    expect(notebook.page.locator(".qw-root")).to_have_count(0)
+    assert notebook.errors == []
