@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
+from contextlib import closing
 from html import escape
 from importlib import metadata
 from importlib.resources import files
@@ -84,6 +86,21 @@ def export_html(
     OSError
         The path cannot be written.
     """
+    _check_kinds(path, title)
+    path = Path(path)
+    sweep = _sweep_of(sweep_or_explorer)
+    _check_place(path)
+    scripts = _scripts()
+    if isinstance(sweep_or_explorer, Explorer):
+        data = _embed(sweep_or_explorer, title)
+    else:
+        with closing(Explorer(sweep)) as explorer:
+            data = _embed(explorer, title)
+    _write(path, _page(data, scripts, title, sweep.dataset.attrs))
+    return path
+
+
+def _check_kinds(path: object, title: object) -> None:
     if not isinstance(path, (str, os.PathLike)):
         message = (
             "path must be the name of a file, a str or pathlib.Path such as 'explorer.html';"
@@ -93,23 +110,9 @@ def export_html(
     if not (title is None or isinstance(title, str)):
         message = f"title must be a str, or None for the Explorer's own heading; got {title!r}."
         raise TypeError(message)
-    path = Path(path)
-    sweep = _sweep_of(sweep_or_explorer)
-    _check_place(path)
-    scripts = _scripts()
-    if isinstance(sweep_or_explorer, Explorer):
-        data = _embed(sweep_or_explorer, title)
-    else:
-        explorer = Explorer(sweep)
-        try:
-            data = _embed(explorer, title)
-        finally:
-            _close(explorer)
-    _write(path, _page(data, scripts, title, sweep.dataset.attrs))
-    return path
 
 
-def _sweep_of(source: Sweep | Explorer) -> Sweep:
+def _sweep_of(source: object) -> Sweep:
     if isinstance(source, Explorer):
         if source.sweep is None:
             message = (
@@ -150,15 +153,6 @@ def _embed(explorer: Explorer, title: str | None) -> dict[str, Any]:
     return {**data, "heading": state["heading"]}
 
 
-def _close(explorer: Explorer) -> None:
-    explorer.close()
-    # What ipywidgets and bqplot made on their own for us.
-    explorer.layout.close()
-    for figure in explorer.figures.values():
-        for part in (figure.layout, figure.scale_x, figure.scale_y):
-            part.close()
-
-
 def _scripts() -> list[str]:
     """Loader, modules and widget manager, in the order in which the page must run them."""
     static = files("qwidgets") / "static"
@@ -173,12 +167,10 @@ def _module(name: str) -> str:
     places = [Path(folder) / name / "index.js" for folder in jupyter_path("nbextensions")]
     place = next((place for place in places if place.is_file()), places[-1])
     source = _read(name, metadata.version(name), place)
-    # The map is not in the page, so nothing may ask for it.
-    lines = [line for line in source.splitlines() if not line.startswith("//# sourceMappingURL=")]
     return "\n".join(
         [
             "(function (define) {",
-            *lines,
+            source,
             "})(Object.assign(function (...parts) {",
             f"  window.define({json.dumps(name)}, ...parts);",
             "}, {amd: window.define.amd}));",
@@ -194,7 +186,8 @@ def _read(package: str, version: str, file: Traversable) -> str:
             " in a source tree of qwidgets with 'make install'."
         )
         raise FileNotFoundError(message)
-    return file.read_text("utf-8")
+    # The maps are not in the page, so nothing may ask for them.
+    return re.sub(r"^//# sourceMappingURL=.*", "", file.read_text("utf-8"), flags=re.MULTILINE)
 
 
 def _page(
@@ -231,7 +224,7 @@ def _page(
 
 
 def _provenance(attributes: Mapping[str, Any]) -> str:
-    """What was trained and measured, with what, so that it can be done again."""
+    """Say what was trained and measured, and with what, so that it can be done again."""
     versions = ", ".join(f"{name} {version}" for name, version in attributes["versions"].items())
     first = f"Made with {versions}; seed {attributes['seed']}."
     second = f"Data: {attributes['data']}, checksum {attributes['data_checksum']}."
@@ -259,7 +252,7 @@ def _json(value: object) -> str:
 
 def _escape_code(script: str) -> str:
     """Keep code from ending its own element; both occur in strings, patterns and comments only."""
-    return script.replace("</script", "<\\/script").replace("<!--", "\\x3c!--")
+    return re.sub(r"<(?=/script|!--)", r"\\x3c", script, flags=re.IGNORECASE)
 
 
 def _check_place(path: Path) -> None:

@@ -66,7 +66,7 @@ class Milestones:
 
 
 def finished(count):
-    return lambda explorer: explorer.cube is not None and explorer.cube["finished"] >= count
+    return lambda explorer: explorer.cube.get("finished", 0) >= count
 
 
 def in_phase(*phases):
@@ -114,12 +114,12 @@ def test_an_opened_sweep_is_shown_the_same(make, sweep, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("epsilon", -0.01, r"epsilon must lie on the trained grid, 0 to 0\.1; got -0\.01"),
-        ("epsilon", 0.2, r"epsilon must lie on the trained grid, 0 to 0\.1; got 0\.2"),
+        ("epsilon", -0.01, r"epsilon must be on the trained grid, 0 to 0\.1; got -0\.01"),
+        ("epsilon", 0.2, r"epsilon must be on the trained grid, 0 to 0\.1; got 0\.2"),
         ("epsilon", math.nan, "got nan"),
         ("epsilon", math.inf, "got inf"),
         ("regularization", 1.0, r"0 to 0\.3; got 1\.0"),
-        ("attack_epsilon", 0.5, r"attack_epsilon must lie .*; got 0\.5"),
+        ("attack_epsilon", 0.5, r"attack_epsilon must be .*; got 0\.5"),
         ("label", 10, "label must be from 0 to 9; got 10"),
         ("label", -1, "label must be from 0 to 9; got -1"),
         ("epoch", 3, "epoch must be from 0 to 2; got 3"),
@@ -243,9 +243,7 @@ def test_wait_gives_up_in_time_and_training_goes_on(make):
 
 def test_cancel_keeps_the_finished_epochs(make):
     explorer = make(**ENDLESS)
-    Milestones(explorer).wait(in_phase("training"))
-    with pytest.raises(TimeoutError):
-        explorer.wait(0.2)
+    Milestones(explorer).wait(finished(3))
     explorer.cancel()
     kept = explorer.wait(30)
     assert training_threads() == []
@@ -253,7 +251,8 @@ def test_cancel_keeps_the_finished_epochs(make):
     assert explorer.run["phase"] == "cancelled"
     assert 0 < explorer.run["fraction"] < 1
     last = int(kept.dataset.epoch[-1])
-    assert explorer.run["message"].endswith(f"epochs 0 to {last} are kept" if last else "")
+    assert last >= 2
+    assert explorer.run["message"].endswith(f"epochs 0 to {last} are kept")
     assert_shows(explorer.cube, kept.dataset)
 
 
@@ -372,13 +371,11 @@ def test_two_explorers_do_not_interfere(make, sweep):
 
 
 def test_state_on_the_way_holds_all_finished_epochs(make):
-    explorer = make(**ENDLESS | {"epochs": 200})
+    explorer = make(**ENDLESS)
     milestones = Milestones(explorer)
-    milestones.wait(finished(1))
-    with pytest.raises(TimeoutError):
-        explorer.wait(0.5)
+    milestones.wait(finished(4))
     explorer.pause()
-    milestones.wait(in_phase("paused", "done"))
+    milestones.wait(in_phase("paused"))
     # What a page that is opened now receives.
     assert_shows(explorer.get_state()["cube"], explorer.sweep.dataset)
 

@@ -7,7 +7,8 @@ import sys
 
 import nbformat
 import pytest
-from ipywidgets import Button, FloatProgress, Widget
+from ipywidgets import Button, FloatProgress
+from ipywidgets.widgets.widget import _instances
 from nbclient import NotebookClient
 
 from qwidgets.progress import _notebook_bar, progress_bar
@@ -43,11 +44,7 @@ def test_a_terminal_gets_a_bar():
 def test_a_notebook_gets_a_bar_with_a_button_that_cancels(capsys):
     with _notebook_bar("Work") as report:
         assert report(0.25, "a quarter")
-        widgets = (
-            list(Widget._active_widgets.values())
-            if hasattr(Widget, "_active_widgets")
-            else list(Widget.widgets.values())
-        )
+        widgets = list(_instances.values())
         bar = next(widget for widget in widgets if isinstance(widget, FloatProgress))
         button = next(widget for widget in widgets if isinstance(widget, Button))
         assert (bar.value, bar.max) == (0.25, 1)
@@ -62,19 +59,21 @@ def test_a_sweep_in_a_notebook_is_cancelled_by_its_button():
     cell = """
 import threading, time, warnings
 import qwidgets as qw
-from ipywidgets import Button, Widget
+from ipywidgets import Button, Label
 from ipywidgets.widgets.widget import _instances
 
+def shown(kind):
+    return [widget for widget in list(_instances.values()) if isinstance(widget, kind)]
+
 def press():
-    while not any(isinstance(widget, Button) for widget in _instances.values()):
-        time.sleep(0.05)
-    time.sleep(1.0)
-    next(widget for widget in _instances.values() if isinstance(widget, Button)).click()
+    while not any(label.value.startswith("epoch 2 ") for label in shown(Label)):
+        time.sleep(0.01)
+    shown(Button)[0].click()
 
 threading.Thread(target=press, daemon=True).start()
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    result = qw.sweep(epsilon=[0], regularization=[0], epochs=2000, train_size=100, test_size=20,
+    result = qw.sweep(epsilon=[0], regularization=[0], epochs=200, test_size=20,
                       probe_images=1)
 print(result.complete, [str(w.message) for w in caught if "interrupted" in str(w.message)])
 """

@@ -125,7 +125,7 @@ export class Readout {
 
   private kind(trained: boolean, product: number, epoch: number): string {
     if (!Number.isFinite(product)) return "undefined: a network diverged or its loss is zero";
-    if (!trained) return "interpolated";
+    if (!trained) return "interpolated between trained networks";
     return epoch === 0 ? "untrained network" : "trained network";
   }
 

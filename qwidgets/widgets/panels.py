@@ -157,6 +157,7 @@ def _figure(marks: list[Widget], axes: list[Widget]) -> bq.Figure:
         marks=marks,
         axes=axes,
         animation_duration=0,
+        display_toolbar=False,
         layout={"width": "100%", "height": "330px"},
         min_aspect_ratio=0.2,
         max_aspect_ratio=8.0,

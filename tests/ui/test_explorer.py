@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -13,15 +12,14 @@ from playwright.sync_api import expect
 
 import qwidgets as qw
 
-from .lab import Notebook
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from playwright.sync_api import Locator, Page
 
     from .conftest import OpenNotebook
-    from .lab import Lab
+    from .lab import Lab, Notebook
 
 EPSILON, REGULARIZATION, EPOCHS = [0, 0.1, 0.2], [0, 0.3], 3
 TALL = {"width": 1400, "height": 1500}
@@ -42,8 +40,7 @@ GEOMETRY = """
   };
   const result = {};
   for (const [panel, marks] of Object.entries(names)) {
-    const groups = [...document.querySelectorAll(
-      `.qw-${panel} svg.svg-figure g[clip-path]`)].filter(g => !g.parentElement.closest('[clip-path]'));
+    const groups = document.querySelectorAll(`.qw-${panel} svg.svg-figure g[clip-path]`);
     marks.forEach((mark, index) => {
       const group = groups[index];
       if (!group) return;
@@ -62,7 +59,10 @@ GEOMETRY = """
 # Networks and the front show the whole grid, the reference the clean network: only what changes
 # them moves them.
 MOVED = {
-    "epsilon": {"plane_trail", "plane_now", "tradeoff_now", "curves_clean", "curves_robust", "phase"},
+    "epsilon": {
+        *("plane_trail", "plane_now", "phase"),
+        *("tradeoff_now", "curves_clean", "curves_robust"),
+    },
     "label": {"plane_networks", "plane_trail", "plane_reference", "plane_now", "phase"},
     "epoch": {
         *("plane_networks", "plane_trail", "plane_reference", "plane_now", "phase"),
@@ -244,8 +244,11 @@ def assert_readout(view: View, sweep: qw.Sweep, **choice: Any) -> None:
 
 def test_the_figures_are_drawn(view: View, saved: Saved) -> None:
     networks = len(EPSILON) * len(REGULARIZATION)
-    dots = {name: len(json.loads(marks)[0]) for name, marks in view.geometry().items()
-            if name.endswith(("networks", "reference", "now"))}
+    dots = {
+        name: len(json.loads(marks)[0])
+        for name, marks in view.geometry().items()
+        if name.endswith(("networks", "reference", "now"))
+    }
     assert dots == {
         "plane_networks": networks,
         "plane_reference": 1,
@@ -325,7 +328,7 @@ def test_between_networks_the_marker_is_hollow_and_the_words_say_so(
     for panel in ("plane", "tradeoff"):
         assert view.now_fill(panel) not in {"none", "rgba(0, 0, 0, 0)"}
     view.slider("epsilon").press("ArrowRight")
-    expect(view.readout("kind")).to_have_text("interpolated between trained networks")
+    expect(view.readout("kind")).to_have_text(re.compile("^interpolated"))
     expect(view.slider("epsilon")).to_have_attribute("aria-valuetext", "0.025, interpolated")
     for panel in ("plane", "tradeoff"):
         assert view.now_fill(panel) in {"none", "rgba(0, 0, 0, 0)"}
@@ -344,8 +347,10 @@ def test_the_marker_stands_where_the_cube_says(view: View, saved: Saved) -> None
     # Two networks calibrate the logarithmic axis, a third one is then where it must be.
     x = saved.sweep.dataset.position_std.isel(epoch=-1, label=0).values.ravel()
     marks = view.geometry()
-    places = [float(re.search(r"\(([-\d.]+)", place)[1])  # type: ignore[index]
-              for place, _ in json.loads(marks["plane_networks"])[0]]
+    places = [
+        float(re.search(r"\(([-\d.]+)", place)[1])  # type: ignore[index]
+        for place, _ in json.loads(marks["plane_networks"])[0]
+    ]
     order = sorted(range(len(x)), key=lambda i: x[i])
     first, last = order[0], order[-1]
     scale = (places[last] - places[first]) / math.log(x[last] / x[first])
@@ -380,8 +385,8 @@ def test_play_runs_through_the_epochs_to_the_last(view: View) -> None:
 
 def test_keys_in_a_control_stay_out_of_the_notebook(opened: Notebook, view: View) -> None:
     cells = opened.page.locator(".jp-Notebook .jp-Cell")
-    active = "() => [...document.querySelectorAll('.jp-Notebook .jp-Cell')]" \
-             ".findIndex(cell => cell.classList.contains('jp-mod-active'))"
+    active = """() => [...document.querySelectorAll('.jp-Notebook .jp-Cell')]
+      .findIndex(cell => cell.classList.contains('jp-mod-active'))"""
     controls = [view.slider(name) for name in ("epsilon", "regularization", "epoch")]
     for control in [*controls, view.select, view.root.locator(".qw-play")]:
         control.focus()
@@ -426,7 +431,7 @@ def test_python_moves_the_controls(opened: Notebook, view: View, saved: Saved) -
     expect(view.select).to_have_value("4")
     expect(view.slider("epoch")).to_have_value("1")
     expect(view.value("regularization")).to_have_text("0.15")
-    expect(view.readout("kind")).to_have_text("interpolated between trained networks")
+    expect(view.readout("kind")).to_have_text(re.compile("^interpolated"))
 
 
 def test_a_change_of_theme_recolours_everything_live(opened: Notebook, view: View) -> None:
@@ -458,9 +463,7 @@ def test_a_change_of_theme_recolours_everything_live(opened: Notebook, view: Vie
     assert colors() == light
 
 
-def test_it_redraws_while_the_kernel_is_busy(
-    open_notebook: OpenNotebook, saved: Saved
-) -> None:
+def test_it_redraws_while_the_kernel_is_busy(open_notebook: OpenNotebook, saved: Saved) -> None:
     busy = "import time\nfor _ in range(1000): time.sleep(.02)"
     notebook = open_notebook(show(saved.path), busy, viewport=TALL)
     notebook.run(0)
@@ -533,7 +536,8 @@ def test_training_can_be_used_from_its_first_epoch_paused_and_cancelled(
     expect(view.readout("epoch")).to_have_text("0")
 
     cancel.click()
-    expect(view.status).to_have_text(re.compile(r"^Cancelled in epoch \d+; epochs 0 to \d+ are kept$"))
+    told = re.compile(r"^Cancelled in epoch \d+; epochs 0 to \d+ are kept$")
+    expect(view.status).to_have_text(told)
     for element in (bar, pause, cancel):
         expect(element).to_be_hidden()
     expect(train).to_be_visible()
@@ -555,9 +559,7 @@ def test_training_can_be_used_from_its_first_epoch_paused_and_cancelled(
     assert notebook.errors == []
 
 
-def test_a_reload_while_training_shows_every_finished_epoch(
-    open_notebook: OpenNotebook, lab: Lab
-) -> None:
+def test_a_reload_while_training_shows_every_finished_epoch(open_notebook: OpenNotebook) -> None:
     notebook = open_notebook(LIVE, viewport=TALL)
     notebook.run(0)
     view = first_view(notebook)
@@ -569,18 +571,20 @@ def test_a_reload_while_training_shows_every_finished_epoch(
     view = View(page.locator(".qw-root"))
     view.wait_drawn()
     expect(view.slider("epoch")).to_be_enabled()
-    # It goes on: the epochs from before the reload and those from after it are all in the curves.
+    # The epochs from before the reload and those from after it are all there, and more come.
     epoch = view.readout("epoch")
     count = int(epoch.inner_text())
-    expect(epoch).not_to_have_text(str(count))
-    view.root.locator(".qw-cancel").click()
-    expect(view.status).to_have_text(re.compile(r"^Cancelled"))
-    kept = int(re.findall(r"\d+", view.status.inner_text())[-1])
-    view.page.wait_for_function(
-        f"kept => JSON.parse(({GEOMETRY})().curves_clean)[1]"
-        ".every(d => d.split('L').length === kept + 1 && !d.includes('NaN'))",
-        arg=kept,
-    )
+    for _ in range(2):
+        page.wait_for_function(
+            f"""count => {{
+              const last = Number(document.querySelector('.qw-readout-epoch').textContent);
+              const [, curves] = JSON.parse(({GEOMETRY})().curves_clean);
+              return last > count && curves.length === 2 && curves.every(
+                path => path.split('L').length === last + 1 && !path.includes('NaN'));
+            }}""",
+            arg=count,
+        )
+        count = int(epoch.inner_text())
     assert notebook.errors == []
 
 
@@ -596,9 +600,7 @@ def test_a_cell_can_be_run_again(open_notebook: OpenNotebook, saved: Saved) -> N
     assert notebook.errors == []
 
 
-def test_two_views_of_one_explorer_move_together(
-    open_notebook: OpenNotebook, saved: Saved
-) -> None:
+def test_two_views_of_one_explorer_move_together(open_notebook: OpenNotebook, saved: Saved) -> None:
     notebook = open_notebook(show(saved.path), "e", viewport={"width": 1400, "height": 2600})
     notebook.run()
     views = [first_view(notebook, cell) for cell in (0, 1)]
