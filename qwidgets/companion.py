@@ -144,9 +144,6 @@ def _embed(explorer: Explorer, title: str | None) -> dict[str, Any]:
         # Nothing can be trained, paused or cancelled from a page.
         message = f"{last} trained epoch{'' if last == 1 else 's'}"
         state["run"] = {"phase": "done", "fraction": 1.0, "message": message}
-    for figure in explorer.figures.values():
-        # Its icons are glyphs of a font that the page does not have.
-        states[figure.model_id]["state"]["display_toolbar"] = False
     if title is not None:
         state["heading"] = {**state["heading"], "title": title}
     data: dict[str, Any] = embed_data(views=[explorer], drop_defaults=False, state=states)

@@ -157,6 +157,7 @@ def _figure(marks: list[Widget], axes: list[Widget]) -> bq.Figure:
         marks=marks,
         axes=axes,
         animation_duration=0,
+        # Its icons are glyphs of a font that an exported page does not have.
         display_toolbar=False,
         layout={"width": "100%", "height": "330px"},
         min_aspect_ratio=0.2,

@@ -80,8 +80,11 @@ class Runner:
         report = self._listener.on_progress
         try:
             report("preparing", 0.0, "Preparing: loading PyTorch and the data")
-            _give_way()
-            self._train()
+            from qwidgets.sweep import one_core_spared  # loads PyTorch
+
+            _lower_priority()
+            with one_core_spared():
+                self._train()
         except Exception as error:  # noqa: BLE001 - shown in the widget and raised again by wait()
             self.error = error
             report("failed", 0.0, f"{type(error).__name__}: {error}")
@@ -117,15 +120,8 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _give_way() -> None:
-    """Leave a core to the browser, and the others too whenever somebody else wants them.
-
-    With a thread on every core, PyTorch's threads wait for each other whenever one has to share its
-    core with the browser, and both stutter.
-    """
-    import torch
-
-    torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+def _lower_priority() -> None:
+    """Let the browser and the notebook go first on the cores that they share with training."""
     if sys.platform == "linux":
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
