@@ -7,6 +7,11 @@ import type { Choice } from "./state";
 
 type Send = (command: Command) => void;
 
+/** A command is sent again until the kernel has acted on it: right after a page was reloaded, a
+ * notebook may lose messages while it connects its widgets anew. All commands may come twice. */
+const RETRY_MS = 1500;
+const RETRIES = 20;
+
 export class Header {
   readonly element: HTMLElement;
   private readonly title = h("h2");
@@ -27,9 +32,10 @@ export class Header {
   private readonly pause = h("button", { type: "button", class: "qw-pause" }, "Pause");
   private readonly cancel = h("button", { type: "button", class: "qw-cancel" }, "Cancel");
   private readonly train = h("button", { type: "button", class: "qw-train" }, "Train again");
-  private paused = false;
+  private phase: Run["phase"] = "empty";
+  private retry: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(send: Send) {
+  constructor(private readonly send: Send) {
     this.element = h(
       "header",
       { class: "qw-header" },
@@ -44,9 +50,15 @@ export class Header {
         this.train,
       ),
     );
-    this.pause.addEventListener("click", () => send({ type: this.paused ? "resume" : "pause" }));
-    this.cancel.addEventListener("click", () => send({ type: "cancel" }));
-    this.train.addEventListener("click", () => send({ type: "train" }));
+    this.pause.addEventListener("click", () =>
+      this.command(this.phase === "paused" ? "resume" : "pause"),
+    );
+    this.cancel.addEventListener("click", () => this.command("cancel"));
+    this.train.addEventListener("click", () => this.command("train"));
+  }
+
+  dispose(): void {
+    clearTimeout(this.retry);
   }
 
   setHeading({ title, subtitle }: Traits["heading"]): void {
@@ -55,16 +67,23 @@ export class Header {
   }
 
   setRun({ phase, fraction, message }: Run): void {
-    this.paused = phase === "paused";
+    if (phase !== this.phase) clearTimeout(this.retry);
+    this.phase = phase;
     const busy = phase === "preparing" || phase === "training" || phase === "paused";
     const value = Math.round(100 * fraction);
     this.status.textContent = message;
     this.status.classList.toggle("qw-failed", phase === "failed");
     this.bar.style.width = `${value}%`;
     this.progress.setAttribute("aria-valuenow", String(value));
-    this.pause.textContent = this.paused ? "Resume" : "Pause";
+    this.pause.textContent = phase === "paused" ? "Resume" : "Pause";
     for (const element of [this.progress, this.pause, this.cancel]) element.hidden = !busy;
     this.train.hidden = !(phase === "cancelled" || phase === "failed");
+  }
+
+  private command(type: Command["type"], tries = 0): void {
+    clearTimeout(this.retry);
+    this.send({ type });
+    if (tries < RETRIES) this.retry = setTimeout(() => this.command(type, tries + 1), RETRY_MS);
   }
 }
 

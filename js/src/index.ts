@@ -147,6 +147,7 @@ class Explorer {
       this.views.delete(show);
       model.off("change:heading", showHeading);
       model.off("change:run", showRun);
+      header.dispose();
       controls.dispose();
       phase.dispose();
       removeFigures();
