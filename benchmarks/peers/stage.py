@@ -71,16 +71,15 @@ class Training:
             self._under_way.set()
 
     def _train(self) -> None:
-        import torch
-
         import qwidgets as qw
+        from qwidgets.widgets.runner import giving_way
 
-        # As the Explorer does: one core stays free for everything else.
-        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
-        for progress in qw.iterate_sweep(epochs=1000):
-            self.units += 1
-            if progress.epoch > 0:
-                self._under_way.set()
+        # As the Explorer's own worker does, for all cases alike.
+        with giving_way():
+            for progress in qw.iterate_sweep(epochs=1000):
+                self.units += 1
+                if progress.epoch > 0:
+                    self._under_way.set()
 
 
 training = Training()

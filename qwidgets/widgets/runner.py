@@ -6,11 +6,11 @@ import os
 import sys
 import threading
 import time
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
 
     from qwidgets.sweep import Progress, Sweep
 
@@ -80,10 +80,7 @@ class Runner:
         report = self._listener.on_progress
         try:
             report("preparing", 0.0, "Preparing: loading PyTorch and the data")
-            from qwidgets.sweep import one_core_spared  # loads PyTorch
-
-            _lower_priority()
-            with one_core_spared():
+            with giving_way():
                 self._train()
         except Exception as error:  # noqa: BLE001 - shown in the widget and raised again by wait()
             self.error = error
@@ -120,8 +117,17 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _lower_priority() -> None:
-    """Let the browser and the notebook go first on the cores that they share with training."""
+@contextmanager
+def giving_way() -> Iterator[None]:
+    """Let the browser and the notebook go first on the cores that they share with this thread.
+
+    One core is spared, and the thread and those that PyTorch starts from it get a lower priority,
+    which they keep: an unprivileged thread cannot raise it again.
+    """
+    from qwidgets.sweep import one_core_spared  # loads PyTorch
+
     if sys.platform == "linux":
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+    with one_core_spared():
+        yield
