@@ -30,6 +30,7 @@ PLOTTED = (
     "uncertainty_product_error",
     "packet",
 )
+TITLE = "Uncertainty of a neural network"
 # Beyond five widths the window's own density is below 4e-6 of its peak: nothing there can be seen.
 _SHOWN_WIDTHS = 5.0
 # The Wigner function of a packet is over by three standard deviations of its momentum.
@@ -171,7 +172,7 @@ def describe(attributes: Mapping[str, Any], shape: tuple[int, int]) -> dict[str,
         _REGULARIZER_NAMES[attributes["regularizer"]],
     )
     return {
-        "title": "Uncertainty of a neural network",
+        "title": TITLE,
         "subtitle": " · ".join(parts),
         "regularizer": _REGULARIZER_NAMES[attributes["regularizer"]],
     }

@@ -78,6 +78,13 @@ export interface Place {
   trained: boolean;
 }
 
+/** One trained network as a place, by its index in the grid. */
+export const single = (network: number): Place => ({
+  networks: [network],
+  weights: [1],
+  trained: true,
+});
+
 interface Stored {
   data: Float32Array;
   dtype: WireArray["dtype"];

@@ -2,7 +2,7 @@
 // because in-place edits are invisible to the models.
 
 import type { MarkName } from "./contract";
-import type { Cube, Place } from "./cube";
+import { type Cube, type Place, single } from "./cube";
 import type { Choice } from "./state";
 
 /** The part of a bqplot mark model that is used here. */
@@ -13,8 +13,6 @@ export type Marks = Record<MarkName, Mark>;
 
 const f32 = (length: number, value: (i: number) => number) =>
   Float32Array.from({ length }, (_, i) => value(i));
-
-const single = (network: number): Place => ({ networks: [network], weights: [1], trained: true });
 
 /** Indices of the points that no other point beats in both coordinates, by growing x. */
 export function paretoFront(x: ArrayLike<number>, y: ArrayLike<number>): number[] {

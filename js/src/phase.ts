@@ -1,6 +1,6 @@
 // Phase space of the packet along the attack: Wigner heat map on a canvas, both marginals in SVG.
 
-import type { Cube } from "./cube";
+import { type Cube, single } from "./cube";
 import { h, svg, ticks } from "./dom";
 import type { Choice } from "./state";
 import { momentumDensity, wigner } from "./wigner";
@@ -81,11 +81,7 @@ export class PhaseSpace {
 
     const place = cube.place(choice.epsilon, choice.regularization);
     const psi = cube.packet(place, choice.epoch, choice.label);
-    const reference = cube.packet(
-      { networks: [0], weights: [1], trained: true },
-      choice.epoch,
-      choice.label,
-    );
+    const reference = cube.packet(single(0), choice.epoch, choice.label);
     const k = Array.from({ length: ROWS }, (_, r) => kMax * ((2 * r) / (ROWS - 1) - 1));
     this.drawHeat(frame, psi, cube.t, k, span);
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from qwidgets.sweep import Progress, Sweep
 
 _HEADING = {
-    "title": "Uncertainty of a neural network",
+    "title": views.TITLE,
     "subtitle": "",
     "regularizer": "strength of the regularizer",
 }
