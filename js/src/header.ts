@@ -112,6 +112,12 @@ export class Readout {
     );
   }
 
+  /** Leave room for the longest name of a class. */
+  setCube({ labels }: Cube): void {
+    const longest = Math.max(...labels.map((name) => name.length));
+    this.element.style.setProperty("--qw-class-room", `${longest + 1}ch`);
+  }
+
   show(cube: Cube, choice: Choice): void {
     const { label, epoch, attack_epsilon: radius } = choice;
     const place = cube.place(choice.epsilon, choice.regularization);

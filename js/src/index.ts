@@ -124,6 +124,7 @@ class Explorer {
       if (!cube) return;
       if (changed === "all") {
         controls.setCube(cube);
+        readout.setCube(cube);
         excess.replaceChildren(
           "excess over bound ",
           legend("0", `${Math.round(100 * cube.excessLimit)}%`, "qw-excess-bar"),

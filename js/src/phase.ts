@@ -3,13 +3,17 @@
 import { type Cube, single } from "./cube";
 import { h, svg, ticks } from "./dom";
 import type { Choice } from "./state";
-import { momentumDensity, wigner } from "./wigner";
+import { PhaseTransform } from "./wigner";
 
-const ROWS = 81;
+/** Rows of the picture; it is even in the momentum, so that half of them are computed. */
+const HALF_ROWS = 40;
+const ROWS = 2 * HALF_ROWS + 1;
 /** |W| of a unit packet never exceeds 1 / pi: a fixed colour scale for every network. */
 const LIMIT = 1 / Math.PI;
 /** Colour follows |W|^GAMMA, so that the faint negative parts can be seen; the bar shows it. */
 const GAMMA = 0.6;
+/** Colours on either side of zero. */
+const SHADES = 1023;
 /** Half the position axis, in window widths: as far as the packets are sent. */
 const SPAN = 5;
 
@@ -31,13 +35,21 @@ export class PhaseSpace {
     momentumReference: svg("path", { class: "qw-reference-line" }),
     momentum: svg("path", { class: "qw-now-area" }),
   };
-  private palette: Uint8ClampedArray | null = null;
+  private palette: Uint32Array | null = null;
   private readonly buffer = document.createElement("canvas");
-  private readonly observer = new ResizeObserver(() => this.redraw(true));
+  /** Known from the observer: to ask the element would make the browser lay out the page at once,
+   * in the middle of a slider's move. */
+  private size = { width: 0, height: 0 };
+  private readonly observer = new ResizeObserver(([entry]) => {
+    if (entry) this.size = entry.contentRect;
+    this.redraw();
+  });
   private readonly themes = new MutationObserver(() => this.onTheme());
   private readonly scheme = matchMedia("(prefers-color-scheme: dark)");
   private last: { cube: Cube; choice: Choice } | null = null;
   private axesKey = "";
+  private momenta: number[] = [];
+  private transform: PhaseTransform | null = null;
 
   constructor() {
     this.overlay.append(this.axes, ...Object.values(this.paths));
@@ -52,7 +64,7 @@ export class PhaseSpace {
 
   show(cube: Cube, choice: Choice): void {
     this.last = { cube, choice };
-    this.redraw(false);
+    this.redraw();
   }
 
   dispose(): void {
@@ -65,83 +77,84 @@ export class PhaseSpace {
   private readonly onTheme = () => {
     requestAnimationFrame(() => {
       this.palette = null;
-      this.redraw(false);
+      this.redraw();
     });
   };
 
-  private redraw(resized: boolean): void {
-    const { clientWidth: width, clientHeight: height } = this.element;
+  private redraw(): void {
+    const { width, height } = this.size;
     if (!this.last || width < 80 || height < 80) return;
     const { cube, choice } = this.last;
     const frame: Frame = { left: 48, top: 46, width: width - 48 - 50, height: height - 46 - 42 };
-    if (resized) this.overlay.setAttribute("viewBox", `0 0 ${width} ${height}`);
     const span = SPAN * cube.width;
     const kMax = cube.momentumLimit;
     this.drawAxes(frame, width, height, span, kMax);
+    if (!this.transform || this.momenta[HALF_ROWS] !== kMax) {
+      this.momenta = Array.from({ length: HALF_ROWS + 1 }, (_, r) => (kMax * r) / HALF_ROWS);
+      this.transform = new PhaseTransform(cube.t, this.momenta);
+    }
 
     const place = cube.place(choice.epsilon, choice.regularization);
     const psi = cube.packet(place, choice.epoch, choice.label);
     const reference = cube.packet(single(0), choice.epoch, choice.label);
-    const k = Array.from({ length: ROWS }, (_, r) => kMax * ((2 * r) / (ROWS - 1) - 1));
-    this.drawHeat(frame, psi, cube.t, k, span);
+    this.drawHeat(frame, this.transform.wigner(psi), cube.t, span);
 
-    const x = (t: number) => frame.left + ((t + span) / (2 * span)) * frame.width;
-    const y = (value: number) => frame.top + (1 - (value + kMax) / (2 * kMax)) * frame.height;
-    const spectrum = momentumDensity(psi, cube.t, k);
-    const spectrumReference = momentumDensity(reference, cube.t, k);
-    const peakX = Math.max(...psi.map((v) => v * v), ...reference.map((v) => v * v));
+    const density = psi.map((value) => value * value);
+    const densityReference = reference.map((value) => value * value);
+    const spectrum = this.transform.momentumDensity(psi);
+    const spectrumReference = this.transform.momentumDensity(reference);
+    const peakX = Math.max(...density, ...densityReference);
     const peakK = Math.max(...spectrum, ...spectrumReference);
     const rise = frame.top - 8;
     const side = 40;
-    const along = (packet: Float32Array) =>
-      line(
-        cube.t
-          .map((t, i): [number, number] => [t, (packet[i] as number) ** 2])
-          .filter(([t]) => Math.abs(t) <= span)
-          .map(([t, v]) => [x(t), frame.top - 2 - (rise * v) / peakX]),
-      );
-    const across = (density: Float32Array) =>
-      line(
-        k.map((value, i) => [
-          frame.left + frame.width + 3 + (side * (density[i] as number)) / peakK,
-          y(value),
-        ]),
-      );
-    this.paths.position.setAttribute("d", along(psi));
-    this.paths.positionReference.setAttribute("d", along(reference));
+    const along = (values: Float32Array) => {
+      const path: number[] = [];
+      for (let i = 0; i < values.length; i++) {
+        const t = cube.t[i] as number;
+        if (Math.abs(t) > span) continue;
+        path.push(frame.left + ((t + span) / (2 * span)) * frame.width);
+        path.push(frame.top - 2 - (rise * (values[i] as number)) / peakX);
+      }
+      return line(path);
+    };
+    const across = (values: Float32Array) => {
+      const path: number[] = [];
+      for (let r = -HALF_ROWS; r <= HALF_ROWS; r++) {
+        const value = values[Math.abs(r)] as number;
+        path.push(frame.left + frame.width + 3 + (side * value) / peakK);
+        path.push(frame.top + (0.5 - r / (2 * HALF_ROWS)) * frame.height);
+      }
+      return line(path);
+    };
+    this.paths.position.setAttribute("d", along(density));
+    this.paths.positionReference.setAttribute("d", along(densityReference));
     this.paths.momentum.setAttribute("d", across(spectrum));
     this.paths.momentumReference.setAttribute("d", across(spectrumReference));
   }
 
-  private drawHeat(
-    frame: Frame,
-    psi: Float32Array,
-    t: readonly number[],
-    k: number[],
-    span: number,
-  ): void {
-    const step = ((t[t.length - 1] as number) - (t[0] as number)) / (t.length - 1);
-    const w = wigner(psi, step, k);
+  /** `w` holds the rows of the momenta from 0 upwards. */
+  private drawHeat(frame: Frame, w: Float32Array, t: readonly number[], span: number): void {
     const n = t.length;
+    const step = ((t[n - 1] as number) - (t[0] as number)) / (n - 1);
     this.palette ??= this.readPalette();
+    const { palette } = this;
     const image = new ImageData(n, ROWS);
-    for (let r = 0; r < ROWS; r++) {
+    const pixels = new Uint32Array(image.data.buffer);
+    const scale = SHADES / LIMIT;
+    for (let r = 0; r <= HALF_ROWS; r++) {
+      const above = (HALF_ROWS - r) * n;
+      const below = (HALF_ROWS + r) * n;
       for (let i = 0; i < n; i++) {
-        const value = (w[(ROWS - 1 - r) * n + i] as number) / LIMIT;
-        const shade = Math.sign(value) * Math.min(Math.abs(value), 1) ** GAMMA;
-        const c = 4 * Math.round(128 + 127 * shade);
-        image.data.set(this.palette.subarray(c, c + 4), 4 * (r * n + i));
+        const shade = Math.round((w[r * n + i] as number) * scale);
+        const color = palette[SHADES + Math.max(-SHADES, Math.min(SHADES, shade))] as number;
+        pixels[above + i] = color;
+        pixels[below + i] = color;
       }
     }
-    this.buffer.width = n;
-    this.buffer.height = ROWS;
+    if (this.buffer.width !== n) this.buffer.width = n;
+    if (this.buffer.height !== ROWS) this.buffer.height = ROWS;
     this.buffer.getContext("2d")?.putImageData(image, 0, 0);
     const ratio = window.devicePixelRatio || 1;
-    const { style } = this.canvas;
-    style.left = `${frame.left}px`;
-    style.top = `${frame.top}px`;
-    style.width = `${frame.width}px`;
-    style.height = `${frame.height}px`;
     const size = [Math.round(frame.width * ratio), Math.round(frame.height * ratio)] as const;
     if (this.canvas.width !== size[0]) this.canvas.width = size[0];
     if (this.canvas.height !== size[1]) this.canvas.height = size[1];
@@ -159,6 +172,11 @@ export class PhaseSpace {
     if (key === this.axesKey) return;
     this.axesKey = key;
     this.overlay.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    const { style } = this.canvas;
+    style.left = `${frame.left}px`;
+    style.top = `${frame.top}px`;
+    style.width = `${frame.width}px`;
+    style.height = `${frame.height}px`;
     const bottom = frame.top + frame.height;
     const parts: Node[] = [
       svg("rect", {
@@ -209,8 +227,9 @@ export class PhaseSpace {
     this.axes.replaceChildren(...parts);
   }
 
-  /** 256 colours from the theme's negative through its background to its positive colour. */
-  private readPalette(): Uint8ClampedArray {
+  /** Colours from the theme's negative through its background to its positive, each as the four
+   * bytes of a pixel. */
+  private readPalette(): Uint32Array {
     const style = getComputedStyle(this.element);
     const read = (name: string) => parseColor(style.getPropertyValue(name));
     const [low, zero, high, deep] = [
@@ -219,9 +238,9 @@ export class PhaseSpace {
       read("--qw-positive"),
       read("--qw-deep"),
     ];
-    const out = new Uint8ClampedArray(4 * 256);
-    for (let c = 0; c < 256; c++) {
-      const shade = (c - 128) / 127;
+    const out = new Uint8ClampedArray(4 * (2 * SHADES + 1));
+    for (let c = -SHADES; c <= SHADES; c++) {
+      const shade = Math.sign(c) * (Math.abs(c) / SHADES) ** GAMMA;
       const mix = (a: number[], b: number[], w: number) =>
         a.map((v, i) => v + ((b[i] as number) - v) * w);
       const color =
@@ -230,9 +249,9 @@ export class PhaseSpace {
           : shade < 0.6
             ? mix(zero, high, shade / 0.6)
             : mix(high, deep, (shade - 0.6) / 0.4);
-      out.set([...color, 255], 4 * c);
+      out.set([...color, 255], 4 * (SHADES + c));
     }
-    return out;
+    return new Uint32Array(out.buffer);
   }
 }
 
@@ -241,6 +260,7 @@ function parseColor(text: string): number[] {
   return [0, 2, 4].map((i) => Number.parseInt(hex.slice(i, i + 2), 16));
 }
 
-function line(points: [number, number][]): string {
-  return points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
+/** SVG path through x, y, x, y, ..., to a tenth of a pixel. */
+function line(path: number[]): string {
+  return `M${path.map((value) => Math.round(10 * value) / 10).join(" ")}`;
 }

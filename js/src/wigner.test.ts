@@ -1,10 +1,11 @@
 import { describe, expect, it } from "vitest";
-import { momentumDensity, wigner } from "./wigner";
+import { PhaseTransform } from "./wigner";
 
 const STEP = 0.05;
 const T = Array.from({ length: 241 }, (_, i) => (i - 120) * STEP);
 const K = Array.from({ length: 161 }, (_, r) => (r - 80) * 0.1);
 const DK = 0.1;
+const transform = new PhaseTransform(T, K);
 
 const gaussian = (t: number, s: number, center = 0) =>
   (2 * Math.PI * s * s) ** -0.25 * Math.exp(-((t - center) ** 2) / (4 * s * s));
@@ -25,7 +26,7 @@ const packets: [string, Float32Array][] = [
 const cell = (w: Float32Array, r: number, i: number) => w[r * T.length + i] as number;
 
 describe.each(packets)("Wigner function of %s", (_, psi) => {
-  const w = wigner(psi, STEP, K);
+  const w = transform.wigner(psi);
 
   it("has the position density as marginal", () => {
     T.forEach((_t, i) => {
@@ -35,7 +36,7 @@ describe.each(packets)("Wigner function of %s", (_, psi) => {
   });
 
   it("has the momentum density as marginal", () => {
-    const density = momentumDensity(psi, T, K);
+    const density = transform.momentumDensity(psi);
     K.forEach((_k, r) => {
       const marginal = T.reduce((sum, _t, i) => sum + cell(w, r, i), 0) * STEP;
       expect(marginal).toBeCloseTo(density[r] as number, 5);
@@ -44,7 +45,7 @@ describe.each(packets)("Wigner function of %s", (_, psi) => {
 
   it("integrates to one, and so does the momentum density", () => {
     expect(w.reduce((sum, value) => sum + value, 0) * STEP * DK).toBeCloseTo(1, 4);
-    const density = momentumDensity(psi, T, K);
+    const density = transform.momentumDensity(psi);
     expect(density.reduce((sum, value) => sum + value, 0) * DK).toBeCloseTo(1, 4);
   });
 
@@ -60,11 +61,7 @@ describe.each(packets)("Wigner function of %s", (_, psi) => {
 
 describe("closed forms", () => {
   it.each([0.4, 0.7, 0.95])("Gaussian of position spread %s", (s) => {
-    const w = wigner(
-      Float32Array.from(T, (t) => gaussian(t, s)),
-      STEP,
-      K,
-    );
+    const w = transform.wigner(Float32Array.from(T, (t) => gaussian(t, s)));
     K.forEach((k, r) => {
       T.forEach((t, i) => {
         const expected = Math.exp((-t * t) / (2 * s * s) - 2 * s * s * k * k) / Math.PI;
@@ -76,7 +73,7 @@ describe("closed forms", () => {
   it("momentum density of a Gaussian has spread 1 / (2 s), wherever the packet is", () => {
     const s = 0.6;
     const psi = Float32Array.from(T, (t) => gaussian(t, s, 0.5));
-    const density = momentumDensity(psi, T, K);
+    const density = transform.momentumDensity(psi);
     K.forEach((k, r) => {
       const expected = Math.sqrt(2 / Math.PI) * s * Math.exp(-2 * s * s * k * k);
       expect(Math.abs((density[r] as number) - expected)).toBeLessThan(1e-5);
@@ -84,7 +81,7 @@ describe("closed forms", () => {
   });
 
   it("two separated packets interfere: negative in between", () => {
-    const w = wigner(packets[3]?.[1] as Float32Array, STEP, K);
+    const w = transform.wigner(packets[3]?.[1] as Float32Array);
     expect(cell(w, 80, 120)).toBeLessThan(-0.2);
   });
 });

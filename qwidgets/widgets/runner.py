@@ -18,8 +18,10 @@ Phase = Literal["empty", "preparing", "training", "paused", "done", "cancelled",
 
 # Reports a second; more cannot be seen and would crowd the link to the browser.
 _RATE = 15.0
-# Training gives way to the browser and the notebook, which share the cores with it.
-_NICENESS = 10
+# Training gives way to the browser and the notebook, which share the cores with it. The lowest
+# ordinary priority: whatever a redraw wakes up runs at once, and beside other busy programs the
+# training still goes on (an idle-time priority would starve there, holding Python's lock).
+_NICENESS = 19
 
 
 class Listener(Protocol):
