@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 SOURCES = ROOT / "js"
 STATIC = ROOT / "qwidgets" / "static"
-PARTS = ("index.js", "style.css", "embed-amd.js", "require.js")
+PARTS = ("index.js", "style.css", "page.js")
 # The oldest Node that every front-end tool runs on (the "engines" of js/package.json).
 OLDEST_NODE = (20, 19)
 

@@ -1,10 +1,10 @@
 /**
- * Bundles src/ into ../qwidgets/static and copies beside it what an exported page needs.
+ * Bundles src/ into ../qwidgets/static: the widget itself, and what an exported page needs beside.
  *
  * `node build.mjs` builds once; `node build.mjs --watch` rebuilds on every change, unminified.
  */
 
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import * as esbuild from "esbuild";
@@ -17,12 +17,10 @@ const BUNDLE_LIMIT = 100_000;
 const watch = process.argv.includes("--watch");
 
 /** @type {esbuild.BuildOptions} */
-const options = {
+const shared = {
   absWorkingDir: HERE,
-  entryPoints: { index: "src/index.ts", style: "src/style.css" },
   outdir: STATIC,
   bundle: true,
-  format: "esm",
   target: "es2022",
   // The notebook page has an AMD loader: a dependency's UMD preamble must not register with it.
   define: { "define.amd": "false" },
@@ -32,34 +30,24 @@ const options = {
   metafile: true,
   logLevel: "info",
 };
-
-/** Puts the loader and the widget manager of exported pages beside the bundle. */
-async function copyPageParts() {
-  const modules = join(HERE, "node_modules");
-  const loader = await readFile(join(modules, "requirejs", "require.js"), "utf8");
-  const { code } = await esbuild.transform(loader, { minify: true, legalComments: "inline" });
-  await writeFile(join(STATIC, "require.js"), code);
-
-  const manager = join(modules, "@jupyter-widgets", "html-manager", "dist", "embed-amd.js");
-  const text = await readFile(manager, "utf8");
-  // The source map is not shipped, so a page must not ask for it.
-  await writeFile(
-    join(STATIC, "embed-amd.js"),
-    text.replace(/\n\/\/# sourceMappingURL=\S+\s*$/, "\n"),
-  );
-}
+/** @type {esbuild.BuildOptions[]} */
+const builds = [
+  { ...shared, entryPoints: { index: "src/index.ts", style: "src/style.css" }, format: "esm" },
+  // What an exported page needs to show widgets; installed with the package, sent by no widget.
+  { ...shared, entryPoints: { page: "src/page.ts" }, format: "iife", globalName: "qwidgetsPage" },
+];
 
 await mkdir(STATIC, { recursive: true });
-await copyPageParts();
 if (watch) {
-  const context = await esbuild.context(options);
-  await context.watch();
+  for (const options of builds) await (await esbuild.context(options)).watch();
 } else {
-  const { metafile } = await esbuild.build(options);
-  for (const [path, { bytes }] of Object.entries(metafile.outputs)) {
-    if (path.endsWith("index.js") && bytes > BUNDLE_LIMIT) {
-      console.error(`${path} has ${bytes} bytes, more than the ${BUNDLE_LIMIT} allowed.`);
-      process.exitCode = 1;
+  for (const options of builds) {
+    const { metafile } = await esbuild.build(options);
+    for (const [path, { bytes }] of Object.entries(metafile.outputs)) {
+      if (path.endsWith("index.js") && bytes > BUNDLE_LIMIT) {
+        console.error(`${path} has ${bytes} bytes, more than the ${BUNDLE_LIMIT} allowed.`);
+        process.exitCode = 1;
+      }
     }
   }
 }

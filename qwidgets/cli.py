@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from qwidgets.training import Regularizer
 
 _PACKAGE = Path(__file__).parent
-_BUNDLE = ("index.js", "style.css", "embed-amd.js", "require.js")
+_BUNDLE = ("index.js", "style.css", "page.js")
 # Front-end part -> the widget class whose traits say which version of it Python expects.
 _FRONT_ENDS = {
     "anywidget": ("anywidget", "AnyWidget"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import re
@@ -25,11 +27,17 @@ if TYPE_CHECKING:
 
     from qwidgets.sweep import Sweep
 
-# The modules that the state of an Explorer names; the widget manager brings ipywidgets' own.
+# The modules that the state of an Explorer names; page.js brings ipywidgets' own.
 _MODULES = ("bqscales", "bqplot", "anywidget")
 
-# Colours of the page around the Explorer, whose own are in style.css. The loading line leaves as
-# soon as there is something to see.
+# Nothing is fetched, and no script runs but the page's own: the one of this digest, and the module
+# that the widget state carries, which anywidget imports from a blob.
+_POLICY = (
+    "default-src 'none'; script-src 'sha256-{digest}' blob:; style-src 'unsafe-inline'; "
+    "img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'"
+)
+
+# Colours of the page around the Explorer, whose own are in style.css.
 _STYLE = """
 :root { color-scheme: light dark; }
 body.qw-standalone { margin: 0; padding: 16px; background: #ffffff; color: #56616e;
@@ -37,7 +45,6 @@ body.qw-standalone { margin: 0; padding: 16px; background: #ffffff; color: #5661
 main, footer { max-width: 1320px; margin: 0 auto; }
 main { min-height: 240px; }
 .qw-loading { padding: 100px 0; text-align: center; }
-body:has(.qw-root) .qw-loading { display: none; }
 footer { padding-top: 10px; font-size: 12px; overflow-wrap: anywhere; }
 footer p { margin: 0 0 4px; }
 footer summary { cursor: pointer; }
@@ -90,13 +97,13 @@ def export_html(
     path = Path(path)
     sweep = _sweep_of(sweep_or_explorer)
     _check_place(path)
-    scripts = _scripts()
+    code = _escape_code(_code())
     if isinstance(sweep_or_explorer, Explorer):
         data = _embed(sweep_or_explorer, title)
     else:
         with closing(Explorer(sweep)) as explorer:
             data = _embed(explorer, title)
-    _write(path, _page(data, scripts, title, sweep.dataset.attrs))
+    _write(path, _page(data, code, title, sweep.dataset.attrs))
     return path
 
 
@@ -150,29 +157,23 @@ def _embed(explorer: Explorer, title: str | None) -> dict[str, Any]:
     return {**data, "heading": state["heading"]}
 
 
-def _scripts() -> list[str]:
-    """Loader, modules and widget manager, in the order in which the page must run them."""
-    static = files("qwidgets") / "static"
-    loader, manager = (
-        _read("qwidgets", __version__, static / name) for name in ("require.js", "embed-amd.js")
-    )
-    return [loader, *map(_module, _MODULES), manager]
+def _code() -> str:
+    """Widget manager and modules, in the order in which the page must run them, as one script."""
+    manager = _read("qwidgets", __version__, files("qwidgets") / "static" / "page.js")
+    modules = [
+        f"qwidgetsPage.load({json.dumps(name)}, function (define) {{\n{_module(name)}\n}});"
+        for name in _MODULES
+    ]
+    start = 'qwidgetsPage.start(document.currentScript.closest(".qw-page"));'
+    # In a function of its own, so that two pages in one document do not share names.
+    return "\n".join(["(function () {", manager, *modules, start, "})();"])
 
 
 def _module(name: str) -> str:
-    """AMD module of an installed package; its anonymous `define` gets the module's name."""
+    """AMD module of an installed package: it calls the `define` in its scope."""
     places = [Path(folder) / name / "index.js" for folder in jupyter_path("nbextensions")]
     place = next((place for place in places if place.is_file()), places[-1])
-    source = _read(name, metadata.version(name), place)
-    return "\n".join(
-        [
-            "(function (define) {",
-            source,
-            "})(Object.assign(function (...parts) {",
-            f"  window.define({json.dumps(name)}, ...parts);",
-            "}, {amd: window.define.amd}));",
-        ]
-    )
+    return _read(name, metadata.version(name), place)
 
 
 def _read(package: str, version: str, file: Traversable) -> str:
@@ -188,16 +189,18 @@ def _read(package: str, version: str, file: Traversable) -> str:
 
 
 def _page(
-    data: Mapping[str, Any], scripts: list[str], title: str | None, attributes: Mapping[str, Any]
+    data: Mapping[str, Any], code: str, title: str | None, attributes: Mapping[str, Any]
 ) -> str:
     heading = data["heading"]
     name = f"{heading['title']}: {heading['subtitle']}" if title is None else title
     (view,) = data["view_specs"]
-    code = "\n".join(f"<script>\n{_escape_code(script)}\n</script>" for script in scripts)
+    code = f"\n{code}\n"
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY.format(digest=digest)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="generator" content="qwidgets {escape(__version__)}">
 <title>{escape(name)}</title>
@@ -205,16 +208,18 @@ def _page(
 <noscript><style>.qw-loading {{ display: none; }}</style></noscript>
 </head>
 <body class="qw-standalone">
+<div class="qw-page">
 <main>
 <p class="qw-loading">Loading the plots …</p>
 <noscript><p>The plots are drawn by scripts in this file: allow scripts to see them.</p></noscript>
-<script type="application/vnd.jupyter.widget-view+json">{_json(view)}</script>
 </main>
 <footer>
 {_provenance(attributes)}
 </footer>
-{code}
+<script type="application/vnd.jupyter.widget-view+json">{_json(view)}</script>
 <script type="application/vnd.jupyter.widget-state+json">{_json(data["manager_state"])}</script>
+<script>{code}</script>
+</div>
 </body>
 </html>
 """

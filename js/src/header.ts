@@ -96,7 +96,7 @@ export class Readout {
     const field = (key: string, before: string) => {
       const value = h("b", { class: `qw-readout-${key}` }, "–");
       this.fields.set(key, value);
-      return h("span", {}, `${before} `, value);
+      return h("span", {}, before && `${before} `, value);
     };
     this.element.append(
       field("epsilon", "ε"),

@@ -14,7 +14,6 @@ import qwidgets as qw
 from . import test_explorer
 from .test_explorer import (
     EPOCHS,
-    GEOMETRY,
     MOVED,
     Saved,
     View,
@@ -188,17 +187,22 @@ def test_between_networks_the_words_say_so(view: View, saved: Saved) -> None:
         assert view.now_fill(panel) in {"none", "rgba(0, 0, 0, 0)"}
 
 
+# Where the Wigner function is zero its picture has the colour of the panel behind.
+PHASE_ON_PANEL = """() => {
+  const canvas = document.querySelector('.qw-phase-body canvas');
+  const corner = [...canvas.getContext('2d').getImageData(0, 0, 1, 1).data].slice(0, 3);
+  const panel = getComputedStyle(document.querySelector('.qw-panel')).backgroundColor;
+  return panel === `rgb(${corner.join(', ')})`;
+}"""
+
+
 def test_it_follows_the_colour_scheme(view: View) -> None:
-    light = view.geometry()
-    for selector in ("body", ".qw-panel"):
-        assert brightness(view, selector) > 240
-    view.page.emulate_media(color_scheme="dark")
-    # Only the colours of the phase space are painted by us; the rest is the style sheet's.
-    view.page.wait_for_function(f"light => ({GEOMETRY})().phase !== light", arg=light["phase"])
-    for selector in ("body", ".qw-panel"):
-        assert brightness(view, selector) < 40
-    view.page.emulate_media(color_scheme="light")
-    view.page.wait_for_function(f"light => ({GEOMETRY})().phase === light", arg=light["phase"])
+    for scheme, bright in (("light", True), ("dark", False), ("light", True)):
+        view.page.emulate_media(color_scheme=scheme)
+        # Only the colours of the phase space are painted by us; the rest is the style sheet's.
+        view.page.wait_for_function(PHASE_ON_PANEL)
+        for selector in ("body", ".qw-panel"):
+            assert brightness(view, selector) > 240 if bright else brightness(view, selector) < 40
 
 
 @pytest.mark.parametrize("width", [420, 900, 1900])
