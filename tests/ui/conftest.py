@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+import qwidgets as qw
+
 from .lab import VIEWPORT, chromium, open_offline, start_lab
+from .view import EPOCHS, EPSILON, REGULARIZATION, Saved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,3 +69,18 @@ def offline_page(browser: Browser) -> Iterator[OpenOffline]:
             return stack.enter_context(open_offline(browser, path, viewport=viewport))
 
         yield open_
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    sweep = qw.sweep(
+        epsilon=EPSILON,
+        regularization=REGULARIZATION,
+        epochs=EPOCHS,
+        train_size=500,
+        attack_steps=2,
+        progress=False,
+    )
+    path = tmp_path_factory.mktemp("sweeps") / "small.sweep"
+    sweep.save(path)
+    return Saved(sweep, path)

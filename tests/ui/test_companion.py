@@ -11,17 +11,7 @@ from playwright.sync_api import expect
 
 import qwidgets as qw
 
-from . import test_explorer
-from .test_explorer import (
-    EPOCHS,
-    MOVED,
-    Saved,
-    View,
-    assert_readout,
-    drag,
-    significant,
-    wait_moved,
-)
+from .view import EPOCHS, MOVED, Saved, View, assert_readout, drag, significant, wait_moved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,8 +22,6 @@ if TYPE_CHECKING:
 
 HOSTILE = "</script><script>window.broken = 1</script><b>&amp;"
 TALL = {"width": 1400, "height": 1000}
-
-saved = test_explorer.saved
 
 
 @pytest.fixture(scope="module")

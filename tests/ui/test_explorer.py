@@ -5,177 +5,39 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from playwright.sync_api import expect
 
-import qwidgets as qw
+from .view import (
+    EPOCHS,
+    EPSILON,
+    GEOMETRY,
+    MOVED,
+    REGULARIZATION,
+    View,
+    assert_readout,
+    drag,
+    first_view,
+    significant,
+    wait_moved,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Locator, Page
-
     from .conftest import OpenNotebook
     from .lab import Lab, Notebook
+    from .view import Saved
 
-EPSILON, REGULARIZATION, EPOCHS = [0, 0.1, 0.2], [0, 0.3], 3
 TALL = {"width": 1400, "height": 1500}
 LIVE = """
 import qwidgets as qw
 e = qw.Explorer(epsilon=[0, .1], regularization=[0, .1], epochs=200)
 e
 """
-
-# What the marks look like, by name: dots by their places and fills, lines by their paths. The order
-# of a figure's children is the order of its marks; the clip path belongs to the marks alone.
-GEOMETRY = """
-() => {
-  const names = {
-    plane: ['bound', 'networks', 'trail', 'reference', 'now'],
-    tradeoff: ['networks', 'front', 'reference', 'now'],
-    curves: ['clean', 'robust', 'epoch'],
-  };
-  const result = {};
-  for (const [panel, marks] of Object.entries(names)) {
-    const groups = document.querySelectorAll(`.qw-${panel} svg.svg-figure g[clip-path]`);
-    marks.forEach((mark, index) => {
-      const group = groups[index];
-      if (!group) return;
-      const dots = [...group.querySelectorAll('g.object_grp')].map(g => [
-        g.getAttribute('transform'), getComputedStyle(g.querySelector('path')).fill]);
-      const lines = [...group.querySelectorAll('path.line')].map(p => p.getAttribute('d'));
-      result[`${panel}_${mark}`] = JSON.stringify([dots, lines]);
-    });
-  }
-  const canvas = document.querySelector('.qw-phase-body canvas');
-  const paths = [...document.querySelectorAll('.qw-now-area')].map(p => p.getAttribute('d'));
-  result.phase = paths.join() + canvas.toDataURL();
-  return result;
-}
-"""
-# Networks and the front show the whole grid, the reference the clean network: only what changes
-# them moves them.
-MOVED = {
-    "epsilon": {
-        *("plane_trail", "plane_now", "phase"),
-        *("tradeoff_now", "curves_clean", "curves_robust"),
-    },
-    "label": {"plane_networks", "plane_trail", "plane_reference", "plane_now", "phase"},
-    "epoch": {
-        *("plane_networks", "plane_trail", "plane_reference", "plane_now", "phase"),
-        *("tradeoff_networks", "tradeoff_front", "tradeoff_reference", "tradeoff_now"),
-        "curves_epoch",
-    },
-    "attack_epsilon": {
-        *("tradeoff_networks", "tradeoff_front", "tradeoff_reference", "tradeoff_now"),
-        "curves_robust",
-    },
-}
-MOVED["regularization"] = MOVED["epsilon"]
-
-
-class View:
-    """One view of an Explorer in a page, in the words of the person before it."""
-
-    def __init__(self, root: Locator) -> None:
-        self.root = root
-        self.page: Page = root.page
-
-    def slider(self, name: str) -> Locator:
-        return self.root.locator(f".qw-{name.replace('_', '-')} input[type=range]")
-
-    def value(self, name: str) -> Locator:
-        return self.root.locator(f".qw-{name.replace('_', '-')} output")
-
-    def readout(self, name: str) -> Locator:
-        return self.root.locator(f".qw-readout-{name}")
-
-    @property
-    def status(self) -> Locator:
-        return self.root.locator(".qw-status")
-
-    @property
-    def select(self) -> Locator:
-        return self.root.locator(".qw-label select")
-
-    def geometry(self) -> dict[str, str]:
-        seen: dict[str, str] = self.page.evaluate(GEOMETRY)
-        return seen
-
-    def wait_drawn(self) -> None:
-        """Wait until every panel has its marks."""
-        for panel, count in (("plane", 5), ("tradeoff", 4), ("curves", 3)):
-            groups = self.root.locator(f".qw-{panel} svg.svg-figure g[clip-path]")
-            expect(groups).to_have_count(count)
-        expect(self.root.locator(".qw-plane g.object_grp").last).to_be_attached()
-        expect(self.root.locator(".qw-now-area").first).to_have_attribute("d", re.compile("^M"))
-
-    def now_fill(self, panel: str) -> str:
-        dot = self.root.locator(f".qw-{panel} g.object_grp path").last
-        fill: str = dot.evaluate("path => getComputedStyle(path).fill")
-        return fill
-
-
-def first_view(notebook: Notebook, cell: int = 0) -> View:
-    view = View(notebook.cell(cell).locator(".qw-root"))
-    view.wait_drawn()
-    return view
-
-
-def wait_moved(view: View, before: dict[str, str], names: set[str]) -> None:
-    """Wait until these marks look different, then check that the others do not."""
-    view.page.wait_for_function(
-        f"([before, names]) => {{ const now = ({GEOMETRY})();"
-        " return names.every(name => now[name] !== before[name]); }",
-        arg=[before, sorted(names)],
-    )
-    now = view.geometry()
-    assert {name for name in now if now[name] != before[name]} == names
-
-
-def drag(view: View, name: str, fraction: float) -> None:
-    """Drag a slider's thumb to a fraction of its track, in steps, as a hand does."""
-    slider = view.slider(name)
-    slider.scroll_into_view_if_needed()
-    box = slider.bounding_box()
-    assert box is not None
-    now = slider.evaluate("s => (s.value - s.min) / (s.max - s.min)")
-    thumb = 18
-    x = [box["x"] + thumb / 2 + part * (box["width"] - thumb) for part in (now, fraction)]
-    y = box["y"] + box["height"] / 2
-    view.page.mouse.move(x[0], y)
-    view.page.mouse.down()
-    view.page.mouse.move(x[1], y, steps=8)
-    view.page.mouse.up()
-
-
-def significant(value: float) -> str:
-    """Three significant digits, as they are printed in the readout."""
-    exponent = int(f"{value:.2e}".partition("e")[2])
-    return f"{value:.{max(0, 2 - exponent)}f}"
-
-
-class Saved(NamedTuple):
-    sweep: qw.Sweep
-    path: Path
-
-
-@pytest.fixture(scope="session")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
-    sweep = qw.sweep(
-        epsilon=EPSILON,
-        regularization=REGULARIZATION,
-        epochs=EPOCHS,
-        train_size=500,
-        attack_steps=2,
-        progress=False,
-    )
-    path = tmp_path_factory.mktemp("sweeps") / "small.sweep"
-    sweep.save(path)
-    return Saved(sweep, path)
 
 
 def show(path: Path) -> str:
@@ -221,25 +83,6 @@ def view(opened: Notebook) -> Iterator[View]:
         assert opened.page.evaluate(UNTIL, [RESET, "", start])
     yield shown
     assert opened.errors == []
-
-
-def assert_readout(view: View, sweep: qw.Sweep, **choice: Any) -> None:
-    """The readout of a grid point says what the cube says, to the printed digits."""
-    at = {"epsilon": 0.0, "regularization": 0.0, "label": 0, "epoch": EPOCHS} | choice
-    radius = at.pop("attack_epsilon", 0.1)
-    numbers = sweep.dataset.sel(attack_epsilon=radius, method="nearest").sel(at, method="nearest")
-    for name, variable in (("position", "position_std"), ("momentum", "momentum_std")):
-        text = re.compile(rf"^{re.escape(significant(float(numbers[variable])))} ± ")
-        expect(view.readout(name)).to_have_text(text)
-    product = significant(float(numbers.uncertainty_product))
-    expect(view.readout("product")).to_have_text(f"{product} (bound 0.500)")
-    for name in ("clean", "robust"):
-        value = float(numbers[f"{name}_accuracy"])
-        error = float(numbers[f"{name}_accuracy_error"])
-        text = re.compile(rf"^{100 * value:.1f}% ± {100 * error:.1f}")
-        expect(view.readout(name)).to_have_text(text)
-    kind = "untrained network" if at["epoch"] == 0 else "trained network"
-    expect(view.readout("kind")).to_have_text(kind)
 
 
 def test_the_figures_are_drawn(view: View, saved: Saved) -> None:
@@ -288,16 +131,10 @@ def test_keys_on_a_slider_move_its_marks_and_the_readout(
         before = view.geometry()
         for _ in range(presses):
             view.slider(name).press(key)
-        moved = MOVED[name]
-        if name == "epoch" or (name == "attack_epsilon" and value == 0.2):
-            # The front may consist of the same networks, and the untrained ones may coincide.
-            moved = moved - {"tradeoff_front"}
-            now = view.geometry()
-            changed = {mark for mark in now if now[mark] != before[mark]}
-            assert moved - changed <= {"tradeoff_reference"}
-            assert changed <= MOVED[name]
-        else:
-            wait_moved(view, before, moved)
+        # The front may consist of the same networks, and the untrained ones may coincide.
+        grid = name == "epoch" or (name == "attack_epsilon" and value == 0.2)
+        perhaps = frozenset({"tradeoff_front", "tradeoff_reference"} if grid else ())
+        wait_moved(view, before, MOVED[name], perhaps=perhaps)
         expect(view.value(name)).to_have_text(str(value) if name == "epoch" else f"{value:.2f}")
         assert_readout(view, saved.sweep, **{name: value})
 
