@@ -64,6 +64,8 @@ class Limits:
         Largest momentum of the phase-space picture.
     accuracy : tuple of float
         Lower ends of the clean and of the robust accuracy axis; both end at 1.
+    radius : float
+        Largest attack radius, input units.
     excess : float
         Largest excess ``product / bound - 1`` of the colour scale.
     """
@@ -72,6 +74,7 @@ class Limits:
     momentum: tuple[float, float]
     phase_momentum: float
     accuracy: tuple[float, float]
+    radius: float
     excess: float
 
 
@@ -137,6 +140,7 @@ def limits(dataset: xr.Dataset) -> Limits:
         momentum=(_round_down(min(flat, float(momentum.min(initial=flat))) / 1.12), high),
         phase_momentum=_MOMENTUM_SPAN * high,
         accuracy=(_lower_end(clean), _lower_end(robust)),
+        radius=float(dataset.attack_epsilon.max()) or 1.0,
         excess=max(_round_up(excess), 0.02),
     )
 

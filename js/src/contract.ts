@@ -40,21 +40,26 @@ export interface Run {
   message: string;
 }
 
-export const PANELS = ["plane", "tradeoff", "curves"] as const;
+export const PANELS = ["plane", "tradeoff", "curves", "robustness"] as const;
 export type Panel = (typeof PANELS)[number];
 
 export const MARKS = [
   "plane_networks",
   "plane_trail",
   "plane_reference",
+  "plane_error",
   "plane_now",
   "tradeoff_networks",
   "tradeoff_front",
   "tradeoff_reference",
+  "tradeoff_error",
   "tradeoff_now",
   "curves_clean",
   "curves_robust",
   "curves_epoch",
+  "robustness_band",
+  "robustness_lines",
+  "robustness_radius",
 ] as const;
 export type MarkName = (typeof MARKS)[number];
 

@@ -39,6 +39,7 @@ const TITLES: Record<Panel, string> = {
   plane: "Uncertainty plane",
   tradeoff: "Accuracy and robustness",
   curves: "Training",
+  robustness: "Robust accuracy",
 };
 
 class Explorer {
@@ -86,12 +87,18 @@ class Explorer {
         body,
       );
     const slot = () => h("div", { class: "qw-figure" });
-    const figures: Record<Panel, HTMLElement> = { plane: slot(), tradeoff: slot(), curves: slot() };
+    const figures: Record<Panel, HTMLElement> = {
+      plane: slot(),
+      tradeoff: slot(),
+      curves: slot(),
+      robustness: slot(),
+    };
     const excess = h("span", { class: "qw-excess" });
     const notes: Record<Panel, (Node | string)[]> = {
       plane: [excess],
       tradeoff: ["— Pareto front"],
       curves: ["clean —  robust - -"],
+      robustness: ["± 1 standard error"],
     };
     const framed = (name: Panel) => panel(`qw-${name}`, TITLES[name], notes[name], figures[name]);
     const panels = h(
@@ -106,6 +113,7 @@ class Explorer {
       ),
       framed("tradeoff"),
       framed("curves"),
+      framed("robustness"),
     );
     const body = h("div", { class: "qw-body" }, controls.element, panels);
     const root = h("div", { class: "qw-root" }, header.element, readout.element, body);

@@ -30,6 +30,12 @@ export function paretoFront(x: ArrayLike<number>, y: ArrayLike<number>): number[
   return front.reverse();
 }
 
+/** A cross of two lines, one standard error to either side of a point. */
+export function errorBars(x: number, y: number, dx: number, dy: number) {
+  const pair = (a: number, b: number) => new Float32Array([a, b]);
+  return { x: [pair(x - dx, x + dx), pair(x, x)], y: [pair(y, y), pair(y - dy, y + dy)] };
+}
+
 export function drawMarks(
   marks: Marks,
   cube: Cube,
@@ -49,6 +55,15 @@ export function drawMarks(
     f32(cube.networks, (network) => value(single(network)));
 
   if (touched("epsilon", "regularization", "label", "epoch")) {
+    const here = (name: string) => cube.at(name, place, epoch, label);
+    marks.plane_error.set(
+      errorBars(
+        here("position_std"),
+        here("momentum_std"),
+        here("position_std_error"),
+        here("momentum_std_error"),
+      ),
+    );
     marks.plane_now.set({
       x: point("position_std", place),
       y: point("momentum_std", place),
@@ -71,6 +86,14 @@ export function drawMarks(
     });
   }
   if (touched("epsilon", "regularization", "epoch", "attack_epsilon")) {
+    marks.tradeoff_error.set(
+      errorBars(
+        cube.at("clean_accuracy", place, epoch),
+        cube.robust(place, epoch, radius),
+        cube.at("clean_accuracy_error", place, epoch),
+        cube.robust(place, epoch, radius, "robust_accuracy_error"),
+      ),
+    );
     marks.tradeoff_now.set({ x: clean(place), y: robust(place), fill: place.trained });
   }
   if (touched("epoch", "attack_epsilon")) {
@@ -92,6 +115,26 @@ export function drawMarks(
       marks.curves_clean.set({ x, y: curve((at, e) => cube.at("clean_accuracy", at, e)) });
     }
     marks.curves_robust.set({ x, y: curve((at, e) => cube.robust(at, e, radius)) });
+  }
+  if (touched("epsilon", "regularization", "epoch")) {
+    const x = Float32Array.from(cube.attack.values);
+    const along = (value: (k: number) => number) => f32(x.length, value);
+    const robustAt = (at: Place, k: number) => cube.at("robust_accuracy", at, epoch, k);
+    const error = (k: number) => cube.at("robust_accuracy_error", place, epoch, k);
+    marks.robustness_band.set({
+      x,
+      y: [-1, 1].map((side) => along((k) => robustAt(place, k) + side * error(k))),
+    });
+    marks.robustness_lines.set({
+      x,
+      y: [reference, place].map((at) => along((k) => robustAt(at, k))),
+    });
+  }
+  if (touched("attack_epsilon")) {
+    marks.robustness_radius.set({
+      x: new Float32Array([radius, radius]),
+      y: new Float32Array([0, 1]),
+    });
   }
   if (touched("epoch")) {
     marks.curves_epoch.set({ x: new Float32Array([epoch, epoch]), y: new Float32Array([0, 1]) });

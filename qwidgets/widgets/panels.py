@@ -37,6 +37,8 @@ class Panels:
         plane = {"x": self._position, "y": self._momentum}
         tradeoff = {"x": self._clean, "y": self._robust}
         curves = {"x": self._epoch, "y": accuracy}
+        self._radius = bq.LinearScale(min=0.0, max=1.0)
+        robustness = {"x": self._radius, "y": accuracy}
 
         self._bound = _lines(plane, "var(--qw-bound)", fill="bottom", stroke_width=1.5)
         self._bound.fill_colors = ["var(--qw-forbidden)"]
@@ -53,6 +55,7 @@ class Panels:
             ),
             "plane_trail": _lines(plane, _NOW, stroke_width=1.6, opacities=[0.8]),
             "plane_reference": _dot(plane, _REFERENCE, 90),
+            "plane_error": _lines(plane, _NOW, _NOW, stroke_width=1.5),
             "plane_now": _dot(plane, _NOW, 150),
             "tradeoff_networks": bq.Scatter(
                 x=_EMPTY,
@@ -65,10 +68,22 @@ class Panels:
             ),
             "tradeoff_front": _lines(tradeoff, _FRONT, stroke_width=1.8),
             "tradeoff_reference": _dot(tradeoff, _REFERENCE, 90),
+            "tradeoff_error": _lines(tradeoff, _NOW, _NOW, stroke_width=1.5),
             "tradeoff_now": _dot(tradeoff, _NOW, 150),
             "curves_clean": _lines(curves, _REFERENCE, _NOW),
             "curves_robust": _lines(curves, _REFERENCE, _NOW, line_style="dashed"),
             "curves_epoch": _lines(curves, "var(--qw-epoch)", stroke_width=1.5),
+            "robustness_band": _lines(
+                robustness,
+                _NOW,
+                _NOW,
+                stroke_width=0,
+                fill="between",
+                fill_colors=[_NOW],
+                fill_opacities=[0.2],
+            ),
+            "robustness_lines": _lines(robustness, _REFERENCE, _NOW),
+            "robustness_radius": _lines(robustness, "var(--qw-epoch)", stroke_width=1.5),
         }
         self._position_axis = _axis(self._position, "position uncertainty σx (input units)")
         self._momentum_axis = _axis(
@@ -79,6 +94,7 @@ class Panels:
             self._robust, "robust accuracy at the attack radius", orientation="vertical"
         )
         self._clean_axis = _axis(self._clean, "clean accuracy")
+        self._radius_axis = _axis(self._radius, "attack radius (input units)")
         accuracy_axis = _axis(accuracy, "accuracy", orientation="vertical")
         accuracy_axis.tick_values = linear_ticks(0.0, 1.0)
         self.figures: dict[str, Widget] = {
@@ -87,6 +103,7 @@ class Panels:
             ),
             "tradeoff": _figure(self._named("tradeoff"), [self._clean_axis, self._robust_axis]),
             "curves": _figure(self._named("curves"), [self._epoch_axis, accuracy_axis]),
+            "robustness": _figure(self._named("robustness"), [self._radius_axis, accuracy_axis]),
         }
 
     def show_limits(self, limits: Limits, epochs: int) -> None:
@@ -99,6 +116,8 @@ class Panels:
         self._clean.min, self._robust.min = limits.accuracy
         self._clean_axis.tick_values = linear_ticks(limits.accuracy[0], 1.0)
         self._robust_axis.tick_values = linear_ticks(limits.accuracy[1], 1.0)
+        self._radius.max = limits.radius
+        self._radius_axis.tick_values = linear_ticks(0.0, limits.radius)
         self._epoch.max = float(epochs)
         self._epoch_axis.tick_values = [t for t in linear_ticks(0.0, epochs) if t == int(t)]
         # On log axes the bound sigma_x sigma_p = 1/2 is a straight line: its ends are enough.

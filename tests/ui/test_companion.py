@@ -67,7 +67,7 @@ def test_all_is_drawn(view: View, saved: Saved) -> None:
         "tradeoff_reference": 1,
         "tradeoff_now": 1,
     }
-    for panel in ("plane", "tradeoff", "curves", "phase-space"):
+    for panel in ("plane", "tradeoff", "curves", "robustness", "phase-space"):
         box = view.root.locator(f".qw-{panel} svg").last.bounding_box()
         assert box is not None
         assert min(box["width"], box["height"]) > 200
@@ -95,7 +95,7 @@ def test_the_words_around_the_plots(view: View) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axes_can_be_read(view: View, scheme: str) -> None:
     view.page.emulate_media(color_scheme=scheme)
-    for panel in ("plane", "tradeoff", "curves"):
+    for panel in ("plane", "tradeoff", "curves", "robustness"):
         texts = view.root.locator(f".qw-{panel} .axis text")
         assert texts.count() > 6
         fills = texts.evaluate_all("texts => texts.map(text => getComputedStyle(text).fill)")
@@ -196,7 +196,7 @@ def test_it_follows_the_colour_scheme(view: View) -> None:
 @pytest.mark.parametrize("width", [420, 900, 1900])
 def test_it_fits_the_window(view: View, width: int) -> None:
     view.page.set_viewport_size({"width": width, "height": 1000})
-    for panel in ("plane", "tradeoff", "curves"):
+    for panel in ("plane", "tradeoff", "curves", "robustness"):
         view.root.locator(f".qw-{panel}").scroll_into_view_if_needed()
         view.page.wait_for_function(
             "panel => { const figure = document.querySelector(`.qw-${panel} .qw-figure`);"

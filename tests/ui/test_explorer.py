@@ -100,7 +100,7 @@ def test_the_figures_are_drawn(view: View, saved: Saved) -> None:
         "tradeoff_reference": 1,
         "tradeoff_now": 1,
     }
-    for panel in ("plane", "tradeoff", "curves"):
+    for panel in ("plane", "tradeoff", "curves", "robustness"):
         expect(view.root.locator(f".qw-{panel} text.axislabel")).to_have_count(2)
         box = view.root.locator(f".qw-{panel} svg.svg-figure").bounding_box()
         assert box is not None

@@ -23,9 +23,10 @@ EPSILON, REGULARIZATION, EPOCHS = [0, 0.1, 0.2], [0, 0.3], 3
 GEOMETRY = """
 () => {
   const names = {
-    plane: ['bound', 'networks', 'trail', 'reference', 'now'],
-    tradeoff: ['networks', 'front', 'reference', 'now'],
+    plane: ['bound', 'networks', 'trail', 'reference', 'error', 'now'],
+    tradeoff: ['networks', 'front', 'reference', 'error', 'now'],
     curves: ['clean', 'robust', 'epoch'],
+    robustness: ['band', 'lines', 'radius'],
   };
   const result = {};
   for (const [panel, marks] of Object.entries(names)) {
@@ -49,18 +50,24 @@ GEOMETRY = """
 # them moves them.
 MOVED = {
     "epsilon": {
-        *("plane_trail", "plane_now", "phase"),
-        *("tradeoff_now", "curves_clean", "curves_robust"),
+        *("plane_trail", "plane_error", "plane_now", "phase"),
+        *("tradeoff_error", "tradeoff_now", "curves_clean", "curves_robust"),
+        *("robustness_band", "robustness_lines"),
     },
-    "label": {"plane_networks", "plane_trail", "plane_reference", "plane_now", "phase"},
+    "label": {
+        *("plane_networks", "plane_trail", "plane_reference", "plane_error", "plane_now"),
+        "phase",
+    },
     "epoch": {
-        *("plane_networks", "plane_trail", "plane_reference", "plane_now", "phase"),
-        *("tradeoff_networks", "tradeoff_front", "tradeoff_reference", "tradeoff_now"),
-        "curves_epoch",
+        *("plane_networks", "plane_trail", "plane_reference", "plane_error", "plane_now"),
+        *("tradeoff_networks", "tradeoff_front", "tradeoff_reference"),
+        *("tradeoff_error", "tradeoff_now", "phase"),
+        *("curves_epoch", "robustness_band", "robustness_lines"),
     },
     "attack_epsilon": {
-        *("tradeoff_networks", "tradeoff_front", "tradeoff_reference", "tradeoff_now"),
-        "curves_robust",
+        *("tradeoff_networks", "tradeoff_front", "tradeoff_reference"),
+        *("tradeoff_error", "tradeoff_now"),
+        *("curves_robust", "robustness_radius"),
     },
 }
 MOVED["regularization"] = MOVED["epsilon"]
@@ -96,7 +103,10 @@ class View:
 
     def wait_drawn(self) -> None:
         """Wait until every panel has its marks."""
-        for panel, count in (("plane", 5), ("tradeoff", 4), ("curves", 3)):
+        for panel, count in (
+            *(("plane", 6), ("tradeoff", 5), ("curves", 3)),
+            ("robustness", 3),
+        ):
             groups = self.root.locator(f".qw-{panel} svg.svg-figure g[clip-path]")
             expect(groups).to_have_count(count)
         expect(self.root.locator(".qw-plane g.object_grp").last).to_be_attached()
