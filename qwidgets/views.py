@@ -30,6 +30,12 @@ PLOTTED = (
     "uncertainty_product_error",
     "packet",
 )
+# Of the neighbourhood of a class, where the sweep has measured it.
+DETAIL = tuple(
+    f"neighborhood_{quantity}{error}"
+    for quantity in ("position_std", "momentum_std", "bound", "boundary")
+    for error in ("", "_error")
+)
 TITLE = "Uncertainty of a neural network"
 # Beyond five widths the window's own density is below 4e-6 of its peak: nothing there can be seen.
 _SHOWN_WIDTHS = 5.0
@@ -60,6 +66,8 @@ class Limits:
     ----------
     position, momentum : tuple of float
         Limits of the uncertainty plane, in input units and 1 / input units.
+    neighborhood_position, neighborhood_momentum : tuple of float
+        The same for the neighbourhood of a class.
     phase_momentum : float
         Largest momentum of the phase-space picture.
     accuracy : tuple of float
@@ -72,6 +80,8 @@ class Limits:
 
     position: tuple[float, float]
     momentum: tuple[float, float]
+    neighborhood_position: tuple[float, float]
+    neighborhood_momentum: tuple[float, float]
     phase_momentum: float
     accuracy: tuple[float, float]
     radius: float
@@ -102,12 +112,13 @@ def plot_arrays(dataset: xr.Dataset, epoch: int | None = None) -> dict[str, NDAr
     Returns
     -------
     dict of str to ndarray
-        C-contiguous; float16 for ``packet``, float32 otherwise. Shapes ``(epoch, epsilon,
+        C-contiguous; float16 for ``packet``, float32 otherwise; those of ``DETAIL`` only where the
+        sweep has them. Shapes ``(epoch, epsilon,
         regularization, ...)``.
     """
     part = dataset if epoch is None else dataset.sel(epoch=epoch)
     arrays = {}
-    for name in PLOTTED:
+    for name in (*PLOTTED, *(name for name in DETAIL if name in dataset)):
         values = part[name].values
         if name == "packet":
             values = values[..., _shown(dataset)]
@@ -138,6 +149,8 @@ def limits(dataset: xr.Dataset) -> Limits:
     return Limits(
         position=(low, _round_up(1.12 * max(width, float(position.max(initial=width))))),
         momentum=(_round_down(min(flat, float(momentum.min(initial=flat))) / 1.12), high),
+        neighborhood_position=_log_limits(dataset, "neighborhood_position_std"),
+        neighborhood_momentum=_log_limits(dataset, "neighborhood_momentum_std"),
         phase_momentum=_MOMENTUM_SPAN * high,
         accuracy=(_lower_end(clean), _lower_end(robust)),
         radius=float(dataset.attack_epsilon.max()) or 1.0,
@@ -186,6 +199,15 @@ def _shown(dataset: xr.Dataset) -> NDArray[np.bool_]:
     reach = _SHOWN_WIDTHS * float(dataset.attrs["width"])
     shown: NDArray[np.bool_] = np.abs(dataset.t.values) <= reach * (1 + 1e-9)
     return shown
+
+
+def _log_limits(dataset: xr.Dataset, name: str) -> tuple[float, float]:
+    """Limits of a logarithmic axis that holds all finite positive values, if there are any."""
+    values = dataset[name].values if name in dataset else np.empty(0)
+    values = values[np.isfinite(values) & (values > 0)]
+    if not values.size:
+        return 0.1, 1.0
+    return _round_down(float(values.min()) / 1.12), _round_up(float(values.max()) * 1.12)
 
 
 def _lower_end(values: NDArray[np.float64]) -> float:

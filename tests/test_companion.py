@@ -172,8 +172,8 @@ def test_every_widget_that_is_referred_to_is_in_the_page(page):
     assert referred <= set(page.states)
     assert referred | {page.script(VIEW)["model_id"]} == set(page.states)
     state = page.explorer["state"]
-    assert len(state["marks"]) == 16
-    assert set(state["figures"]) == {"plane", "tradeoff", "curves", "robustness"}
+    assert len(state["marks"]) == 22
+    assert set(state["figures"]) == {"plane", "neighborhood", "tradeoff", "curves", "robustness"}
     assert "initialize" in state["_esm"]
     assert ".qw-root" in state["_css"]
 

@@ -40,7 +40,7 @@ export interface Run {
   message: string;
 }
 
-export const PANELS = ["plane", "tradeoff", "curves", "robustness"] as const;
+export const PANELS = ["plane", "neighborhood", "tradeoff", "curves", "robustness"] as const;
 export type Panel = (typeof PANELS)[number];
 
 export const MARKS = [
@@ -49,6 +49,12 @@ export const MARKS = [
   "plane_reference",
   "plane_error",
   "plane_now",
+  "neighborhood_bound",
+  "neighborhood_networks",
+  "neighborhood_trail",
+  "neighborhood_reference",
+  "neighborhood_error",
+  "neighborhood_now",
   "tradeoff_networks",
   "tradeoff_front",
   "tradeoff_reference",
@@ -70,6 +76,8 @@ export interface Traits {
   label: number;
   epoch: number;
   attack_epsilon: number;
+  /** What the uncertainty plane shows. */
+  plane: "attack" | "neighborhood";
   /** Empty before the first epoch. */
   cube: WireCube | Record<string, never>;
   run: Run;

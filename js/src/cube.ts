@@ -162,6 +162,14 @@ export class Cube {
     return { networks, weights, trained: networks.length === 1 };
   }
 
+  /** Whether the sweep measures the neighbourhoods of the classes, at this epoch or at any. */
+  measured(epoch?: number): boolean {
+    const stored = this.stored.get("neighborhood_momentum_std");
+    if (!stored || epoch === undefined) return stored !== undefined;
+    const { data, block } = stored;
+    return data.subarray(epoch * block, (epoch + 1) * block).some(Number.isFinite);
+  }
+
   /** One number of one variable at a place, interpolated; `k` indexes the variable's own axis. */
   at(name: string, place: Place, epoch: number, k = 0): number {
     const { data, block, tail } = this.get(name);

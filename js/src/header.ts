@@ -91,20 +91,22 @@ export class Header {
 export class Readout {
   readonly element = h("p", { class: "qw-readout", "aria-live": "polite" });
   private readonly fields = new Map<string, HTMLElement>();
+  private readonly position = h("span", {}, "σx");
+  private readonly momentum = h("span", {}, "σp");
 
   constructor() {
-    const field = (key: string, before: string) => {
+    const field = (key: string, before: string | Node) => {
       const value = h("b", { class: `qw-readout-${key}` }, "–");
       this.fields.set(key, value);
-      return h("span", {}, before && `${before} `, value);
+      return h("span", {}, before, before && " ", value);
     };
     this.element.append(
       field("epsilon", "ε"),
       field("regularization", "λ"),
       field("label", "class"),
       field("epoch", "epoch"),
-      field("position", "σx"),
-      field("momentum", "σp"),
+      field("position", this.position),
+      field("momentum", this.momentum),
       field("product", "product"),
       field("clean", "clean"),
       field("robust", "robust"),
@@ -121,18 +123,26 @@ export class Readout {
   show(cube: Cube, choice: Choice): void {
     const { label, epoch, attack_epsilon: radius } = choice;
     const place = cube.place(choice.epsilon, choice.regularization);
-    const pair = (name: string) => {
-      const value = cube.at(name, place, epoch, label);
-      return withError(value, cube.at(`${name}_error`, place, epoch, label));
-    };
-    const product = cube.at("uncertainty_product", place, epoch, label);
+    const neighborhood = choice.plane === "neighborhood" && cube.measured();
+    const at = (name: string) =>
+      cube.at(neighborhood ? `neighborhood_${name}` : name, place, epoch, label);
+    const [position, momentum] = [at("position_std"), at("momentum_std")];
+    const product = neighborhood
+      ? position * momentum
+      : cube.at("uncertainty_product", place, epoch, label);
+    const bound = neighborhood
+      ? `${significant(at("bound"))}, B ${significant(at("boundary"))}`
+      : "0.500";
+    this.element.classList.toggle("qw-of-class", neighborhood);
+    this.position.textContent = neighborhood ? "Δx" : "σx";
+    this.momentum.textContent = neighborhood ? "Δp" : "σp";
     this.write("epsilon", setting(choice.epsilon));
     this.write("regularization", setting(choice.regularization));
     this.write("label", cube.labels[label] ?? "–");
     this.write("epoch", String(epoch));
-    this.write("position", pair("position_std"));
-    this.write("momentum", pair("momentum_std"));
-    this.write("product", `${significant(product)} (bound 0.500)`);
+    this.write("position", withError(position, at("position_std_error")));
+    this.write("momentum", withError(momentum, at("momentum_std_error")));
+    this.write("product", `${significant(product)} (bound ${bound})`);
     this.write(
       "clean",
       accuracy(
@@ -145,10 +155,11 @@ export class Readout {
       cube.robust(place, epoch, radius, "robust_accuracy_error"),
     );
     this.write("robust", `${robust} at ${setting(radius)}`);
-    this.write("kind", this.kind(place.trained, product, epoch));
+    this.write("kind", this.kind(place.trained, product, epoch, neighborhood));
   }
 
-  private kind(trained: boolean, product: number, epoch: number): string {
+  private kind(trained: boolean, product: number, epoch: number, neighborhood: boolean): string {
+    if (neighborhood && Number.isNaN(product)) return "neighbourhood not measured at this epoch";
     if (!Number.isFinite(product)) return "undefined: a network diverged or its loss is zero";
     if (!trained) return "interpolated between trained networks";
     return epoch === 0 ? "untrained network" : "trained network";

@@ -16,6 +16,7 @@ import { h } from "./dom";
 import { Header, Readout } from "./header";
 import { drawMarks, type Mark, type Marks } from "./marks";
 import { PhaseSpace } from "./phase";
+import { legend, Plane } from "./plane";
 import { type Choice, Choices } from "./state";
 
 type Changed = ReadonlySet<keyof Choice> | "all";
@@ -35,8 +36,7 @@ interface Manager {
 const idOf = (reference: string) => reference.slice("IPY_MODEL_".length);
 const managerOf = (model: AnyModel<Traits>) => model.widget_manager as unknown as Manager;
 
-const TITLES: Record<Panel, string> = {
-  plane: "Uncertainty plane",
+const TITLES = {
   tradeoff: "Accuracy and robustness",
   curves: "Training",
   robustness: "Robust accuracy",
@@ -73,6 +73,7 @@ class Explorer {
     const header = new Header((command) => model.send(command));
     const controls = new Controls(choices, model.get("heading"));
     const readout = new Readout();
+    const plane = new Plane(choices);
     const phase = new PhaseSpace();
     const panel = (css: string, title: string, note: (Node | string)[], body: HTMLElement) =>
       h(
@@ -88,23 +89,23 @@ class Explorer {
       );
     const slot = () => h("div", { class: "qw-figure" });
     const figures: Record<Panel, HTMLElement> = {
-      plane: slot(),
+      plane: plane.attack,
+      neighborhood: plane.neighborhood,
       tradeoff: slot(),
       curves: slot(),
       robustness: slot(),
     };
-    const excess = h("span", { class: "qw-excess" });
-    const notes: Record<Panel, (Node | string)[]> = {
-      plane: [excess],
-      tradeoff: ["— Pareto front"],
-      curves: ["clean —  robust - -"],
-      robustness: ["± 1 standard error"],
+    const notes = {
+      tradeoff: "— Pareto front",
+      curves: "clean —  robust - -",
+      robustness: "± 1 standard error",
     };
-    const framed = (name: Panel) => panel(`qw-${name}`, TITLES[name], notes[name], figures[name]);
+    const framed = (name: keyof typeof notes) =>
+      panel(`qw-${name}`, TITLES[name], [notes[name]], figures[name]);
     const panels = h(
       "div",
       { class: "qw-panels" },
-      framed("plane"),
+      plane.element,
       panel(
         "qw-phase-space",
         "Phase space",
@@ -133,12 +134,9 @@ class Explorer {
       if (changed === "all") {
         controls.setCube(cube);
         readout.setCube(cube);
-        excess.replaceChildren(
-          "excess over bound ",
-          legend("0", `${Math.round(100 * cube.excessLimit)}%`, "qw-excess-bar"),
-        );
       } else controls.show();
       readout.show(cube, choices.now);
+      plane.show(cube, choices.now);
       if (changed === "all" || changed.size > 1 || !changed.has("attack_epsilon"))
         phase.show(cube, choices.now);
     };
@@ -214,10 +212,6 @@ class Explorer {
     if (cube && marks && cube.finished > 0) drawMarks(marks, cube, this.choices.now, changed);
     for (const show of this.views) show(changed);
   }
-}
-
-function legend(low: string, high: string, css: string): HTMLElement {
-  return h("span", { class: "qw-legend" }, low, h("i", { class: css }), high);
 }
 
 export default () => {

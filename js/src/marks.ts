@@ -85,6 +85,9 @@ export function drawMarks(
       y: point("momentum_std", reference),
     });
   }
+  if (cube.measured() && touched("epsilon", "regularization", "label", "epoch")) {
+    drawNeighborhood(marks, cube, choice, place, reference);
+  }
   if (touched("epsilon", "regularization", "epoch", "attack_epsilon")) {
     marks.tradeoff_error.set(
       errorBars(
@@ -139,4 +142,49 @@ export function drawMarks(
   if (touched("epoch")) {
     marks.curves_epoch.set({ x: new Float32Array([epoch, epoch]), y: new Float32Array([0, 1]) });
   }
+}
+
+/** Effective radii of the neighbourhood of the class; nothing where they were not measured. */
+function drawNeighborhood(
+  marks: Marks,
+  cube: Cube,
+  { label, epoch }: Choice,
+  place: Place,
+  reference: Place,
+): void {
+  const read = (quantity: string, at: Place, e: number) =>
+    cube.at(`neighborhood_${quantity}`, at, e, label);
+  const points = (places: readonly [Place, number][]) => {
+    const measured = places.filter(([at, e]) => Number.isFinite(read("momentum_std", at, e)));
+    const values = (quantity: string) =>
+      f32(measured.length, (i) => read(quantity, ...(measured[i] as [Place, number])));
+    return { x: values("position_std"), y: values("momentum_std") };
+  };
+  const networks = Array.from({ length: cube.networks }, (_, i): [Place, number] => [
+    single(i),
+    epoch,
+  ]);
+  const now = points([[place, epoch]]);
+  marks.neighborhood_now.set({ ...now, fill: place.trained });
+  marks.neighborhood_networks.set(points(networks));
+  marks.neighborhood_reference.set(points([[reference, epoch]]));
+  marks.neighborhood_trail.set(
+    points(Array.from({ length: epoch + 1 }, (_, e): [Place, number] => [place, e])),
+  );
+  const [x, y] = [now.x[0], now.y[0]];
+  const nothing = new Float32Array(0);
+  if (x === undefined || y === undefined) {
+    marks.neighborhood_error.set({ x: nothing, y: nothing });
+    marks.neighborhood_bound.set({ x: nothing, y: nothing });
+    return;
+  }
+  const error = (quantity: string) => read(`${quantity}_error`, place, epoch);
+  marks.neighborhood_error.set(errorBars(x, y, error("position_std"), error("momentum_std")));
+  // The bound of this very network, a straight line on log axes, far beyond both of their ends.
+  const bound = read("bound", place, epoch);
+  const ends = new Float32Array([x / 1e3, x * 1e3]);
+  marks.neighborhood_bound.set({
+    x: bound > 0 ? ends : nothing,
+    y: bound > 0 ? ends.map((end) => bound / end) : nothing,
+  });
 }

@@ -4,15 +4,15 @@
 import type { AnyModel } from "@anywidget/types";
 import type { Traits } from "./contract";
 
-export interface Choice {
-  epsilon: number;
-  regularization: number;
-  label: number;
-  epoch: number;
-  attack_epsilon: number;
-}
-
-export const CHOICES = ["epsilon", "regularization", "label", "epoch", "attack_epsilon"] as const;
+export const CHOICES = [
+  "epsilon",
+  "regularization",
+  "label",
+  "epoch",
+  "attack_epsilon",
+  "plane",
+] as const;
+export type Choice = Pick<Traits, (typeof CHOICES)[number]>;
 const REST_MS = 120;
 
 export class Choices {
@@ -53,7 +53,7 @@ export class Choices {
     for (const key of CHOICES) {
       const value = move[key];
       if (value !== undefined && value !== this.now[key]) {
-        this.now[key] = value;
+        Object.assign(this.now, { [key]: value });
         changed.add(key);
       }
     }

@@ -69,6 +69,9 @@ class Explorer(anywidget.AnyWidget):
         Epoch shown; 0 is the untrained network.
     attack_epsilon : float
         Radius of the attack that measures robust accuracy, input units.
+    plane : {"attack", "neighborhood"}
+        What the uncertainty plane shows: the packet along the attack, or the effective radii of the
+        neighbourhood of the class, where the sweep has measured them.
     run : dict
         ``phase`` ("empty", "preparing", "training", "paused", "done", "cancelled" or "failed"),
         ``fraction`` of the work done, and a ``message``.
@@ -80,7 +83,7 @@ class Explorer(anywidget.AnyWidget):
 
     Notes
     -----
-    The five choices can be set from Python at any time; moves in the browser reach them when the
+    The six choices can be set from Python at any time; moves in the browser reach them when the
     slider rests. Standard errors are binomial for accuracies and Maritz and Jarrett's for medians
     over the probe images of a class.
     """
@@ -93,6 +96,7 @@ class Explorer(anywidget.AnyWidget):
     label = tl.Int(0).tag(sync=True)
     epoch = tl.Int(0).tag(sync=True)
     attack_epsilon = tl.Float(0.0).tag(sync=True)
+    plane = tl.Enum(["attack", "neighborhood"], "attack").tag(sync=True)
     cube = tl.Dict(read_only=True).tag(sync=True)
     run = tl.Dict(read_only=True).tag(sync=True)
     heading = tl.Dict(_HEADING, read_only=True).tag(sync=True)

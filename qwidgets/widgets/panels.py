@@ -29,12 +29,15 @@ class Panels:
     def __init__(self) -> None:
         self._position = bq.LogScale(min=0.1, max=1.0)
         self._momentum = bq.LogScale(min=0.5, max=5.0)
+        self._class_position = bq.LogScale(min=0.1, max=1.0)
+        self._class_momentum = bq.LogScale(min=0.1, max=1.0)
         self._excess = bq.ColorScale(colors=_EXCESS_COLORS, min=0.0, max=0.1)
         self._clean = bq.LinearScale(min=0.0, max=1.0)
         self._robust = bq.LinearScale(min=0.0, max=1.0)
         self._epoch = bq.LinearScale(min=0.0, max=20.0)
         accuracy = bq.LinearScale(min=0.0, max=1.0)
         plane = {"x": self._position, "y": self._momentum}
+        neighborhood = {"x": self._class_position, "y": self._class_momentum}
         tradeoff = {"x": self._clean, "y": self._robust}
         curves = {"x": self._epoch, "y": accuracy}
         self._radius = bq.LinearScale(min=0.0, max=1.0)
@@ -57,15 +60,13 @@ class Panels:
             "plane_reference": _dot(plane, _REFERENCE, 90),
             "plane_error": _lines(plane, _NOW, _NOW, stroke_width=1.5),
             "plane_now": _dot(plane, _NOW, 150),
-            "tradeoff_networks": bq.Scatter(
-                x=_EMPTY,
-                y=_EMPTY,
-                scales=tradeoff,
-                colors=[_FRONT],
-                default_size=22,
-                default_opacities=[0.5],
-                stroke_width=0,
-            ),
+            "neighborhood_bound": _lines(neighborhood, "var(--qw-bound)", stroke_width=1.5),
+            "neighborhood_networks": _dots(neighborhood),
+            "neighborhood_trail": _lines(neighborhood, _NOW, stroke_width=1.6, opacities=[0.8]),
+            "neighborhood_reference": _dot(neighborhood, _REFERENCE, 90),
+            "neighborhood_error": _lines(neighborhood, _NOW, _NOW, stroke_width=1.5),
+            "neighborhood_now": _dot(neighborhood, _NOW, 150),
+            "tradeoff_networks": _dots(tradeoff),
             "tradeoff_front": _lines(tradeoff, _FRONT, stroke_width=1.8),
             "tradeoff_reference": _dot(tradeoff, _REFERENCE, 90),
             "tradeoff_error": _lines(tradeoff, _NOW, _NOW, stroke_width=1.5),
@@ -89,6 +90,15 @@ class Panels:
         self._momentum_axis = _axis(
             self._momentum, "momentum uncertainty σp (1 / input units)", orientation="vertical"
         )
+        self._class_position_axis = _axis(
+            self._class_position, "effective radius in position Δx (input units)"
+        )
+        self._class_momentum_axis = _axis(
+            self._class_momentum,
+            "effective radius in momentum Δp (1 / input units)",
+            orientation="vertical",
+            label_offset="44px",
+        )
         self._epoch_axis = _axis(self._epoch, "epoch")
         self._robust_axis = _axis(
             self._robust, "robust accuracy at the attack radius", orientation="vertical"
@@ -101,6 +111,9 @@ class Panels:
             "plane": _figure(
                 [self._bound, *self._named("plane")], [self._position_axis, self._momentum_axis]
             ),
+            "neighborhood": _figure(
+                self._named("neighborhood"), [self._class_position_axis, self._class_momentum_axis]
+            ),
             "tradeoff": _figure(self._named("tradeoff"), [self._clean_axis, self._robust_axis]),
             "curves": _figure(self._named("curves"), [self._epoch_axis, accuracy_axis]),
             "robustness": _figure(self._named("robustness"), [self._radius_axis, accuracy_axis]),
@@ -112,6 +125,10 @@ class Panels:
         (self._momentum.min, self._momentum.max) = limits.momentum
         self._position_axis.tick_values = log_ticks(*limits.position)
         self._momentum_axis.tick_values = log_ticks(*limits.momentum)
+        (self._class_position.min, self._class_position.max) = limits.neighborhood_position
+        (self._class_momentum.min, self._class_momentum.max) = limits.neighborhood_momentum
+        self._class_position_axis.tick_values = log_ticks(*limits.neighborhood_position)
+        self._class_momentum_axis.tick_values = log_ticks(*limits.neighborhood_momentum)
         self._excess.max = limits.excess
         self._clean.min, self._robust.min = limits.accuracy
         self._clean_axis.tick_values = linear_ticks(limits.accuracy[0], 1.0)
@@ -148,6 +165,18 @@ def _lines(scales: dict[str, Widget], *colors: str, **options: object) -> bq.Lin
     return bq.Lines(x=_EMPTY, y=_EMPTY, scales=scales, colors=list(colors), **options)
 
 
+def _dots(scales: dict[str, Widget]) -> bq.Scatter:
+    return bq.Scatter(
+        x=_EMPTY,
+        y=_EMPTY,
+        scales=scales,
+        colors=[_FRONT],
+        default_size=22,
+        default_opacities=[0.5],
+        stroke_width=0,
+    )
+
+
 def _dot(scales: dict[str, Widget], color: str, size: int) -> bq.Scatter:
     return bq.Scatter(
         x=_EMPTY,
@@ -166,8 +195,7 @@ def _axis(scale: Widget, label: str, **options: object) -> bq.Axis:
         scale=scale,
         label=label,
         grid_lines="solid",
-        label_offset="38px" if vertical else "32px",
-        **{"tick_format": "~g", **options},
+        **{"tick_format": "~g", "label_offset": "38px" if vertical else "32px", **options},
     )
 
 

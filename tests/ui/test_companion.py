@@ -56,7 +56,8 @@ def test_all_is_drawn(view: View, saved: Saved) -> None:
     dots = {
         name: len(json.loads(marks)[0])
         for name, marks in view.geometry().items()
-        if name.endswith(("networks", "reference", "now"))
+        if name.startswith(("plane", "tradeoff"))
+        and name.endswith(("networks", "reference", "now"))
     }
     networks = 6
     assert dots == {

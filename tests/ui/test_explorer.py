@@ -90,7 +90,8 @@ def test_the_figures_are_drawn(view: View, saved: Saved) -> None:
     dots = {
         name: len(json.loads(marks)[0])
         for name, marks in view.geometry().items()
-        if name.endswith(("networks", "reference", "now"))
+        if name.startswith(("plane", "tradeoff"))
+        and name.endswith(("networks", "reference", "now"))
     }
     assert dots == {
         "plane_networks": networks,
@@ -100,7 +101,7 @@ def test_the_figures_are_drawn(view: View, saved: Saved) -> None:
         "tradeoff_reference": 1,
         "tradeoff_now": 1,
     }
-    for panel in ("plane", "tradeoff", "curves", "robustness"):
+    for panel in ("plane-attack", "tradeoff", "curves", "robustness"):
         expect(view.root.locator(f".qw-{panel} text.axislabel")).to_have_count(2)
         box = view.root.locator(f".qw-{panel} svg.svg-figure").bounding_box()
         assert box is not None
@@ -162,12 +163,12 @@ def test_between_networks_the_marker_is_hollow_and_the_words_say_so(
     view: View, saved: Saved
 ) -> None:
     numbers = saved.sweep.dataset.isel(epoch=-1, label=0, regularization=0)
-    for panel in ("plane", "tradeoff"):
+    for panel in ("plane-attack", "tradeoff"):
         assert view.now_fill(panel) not in {"none", "rgba(0, 0, 0, 0)"}
     view.slider("epsilon").press("ArrowRight")
     expect(view.readout("kind")).to_have_text(re.compile("^interpolated"))
     expect(view.slider("epsilon")).to_have_attribute("aria-valuetext", "0.025, interpolated")
-    for panel in ("plane", "tradeoff"):
+    for panel in ("plane-attack", "tradeoff"):
         assert view.now_fill(panel) in {"none", "rgba(0, 0, 0, 0)"}
     a, b = (float(value) for value in numbers.position_std[:2])
     between = significant(0.75 * a + 0.25 * b)
@@ -176,7 +177,7 @@ def test_between_networks_the_marker_is_hollow_and_the_words_say_so(
         view.slider("epsilon").press("ArrowRight")
     expect(view.readout("kind")).to_have_text("trained network")
     expect(view.slider("epsilon")).to_have_attribute("aria-valuetext", "0.10")
-    for panel in ("plane", "tradeoff"):
+    for panel in ("plane-attack", "tradeoff"):
         assert view.now_fill(panel) not in {"none", "rgba(0, 0, 0, 0)"}
 
 

@@ -27,10 +27,12 @@ GEOMETRY = """
     tradeoff: ['networks', 'front', 'reference', 'error', 'now'],
     curves: ['clean', 'robust', 'epoch'],
     robustness: ['band', 'lines', 'radius'],
+    neighborhood: ['bound', 'networks', 'trail', 'reference', 'error', 'now'],
   };
   const result = {};
   for (const [panel, marks] of Object.entries(names)) {
-    const groups = document.querySelectorAll(`.qw-${panel} svg.svg-figure g[clip-path]`);
+    const place = {plane: 'plane-attack', neighborhood: 'plane-neighborhood'}[panel] ?? panel;
+    const groups = document.querySelectorAll(`.qw-${place} svg.svg-figure g[clip-path]`);
     marks.forEach((mark, index) => {
       const group = groups[index];
       if (!group) return;
@@ -104,12 +106,12 @@ class View:
     def wait_drawn(self) -> None:
         """Wait until every panel has its marks."""
         for panel, count in (
-            *(("plane", 6), ("tradeoff", 5), ("curves", 3)),
+            *(("plane-attack", 6), ("tradeoff", 5), ("curves", 3)),
             ("robustness", 3),
         ):
             groups = self.root.locator(f".qw-{panel} svg.svg-figure g[clip-path]")
             expect(groups).to_have_count(count)
-        expect(self.root.locator(".qw-plane g.object_grp").last).to_be_attached()
+        expect(self.root.locator(".qw-plane-attack g.object_grp").last).to_be_attached()
         expect(self.root.locator(".qw-now-area").first).to_have_attribute("d", re.compile("^M"))
 
     def now_fill(self, panel: str) -> str:
