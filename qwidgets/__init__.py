@@ -20,9 +20,15 @@ if TYPE_CHECKING:
     from qwidgets.attacks import fgsm, pgd, robust_accuracy
     from qwidgets.companion import export_html
     from qwidgets.data import Dataset, load_data
+    from qwidgets.directions import attack_directions, class_directions, principal_directions
     from qwidgets.domain import Box, Gaussian, Neighborhood
     from qwidgets.models import build_model, packet_loss
-    from qwidgets.moments import Uncertainty, uncertainty
+    from qwidgets.moments import (
+        Uncertainty,
+        UncertaintyWarning,
+        iterate_uncertainty,
+        uncertainty,
+    )
     from qwidgets.section import Section, section
     from qwidgets.sweep import Sweep, iterate_sweep, open_sweep, sweep
     from qwidgets.widgets.explorer import Explorer
@@ -38,14 +44,19 @@ _HOME = {
     "Section": "section",
     "Sweep": "sweep",
     "Uncertainty": "moments",
+    "UncertaintyWarning": "moments",
+    "attack_directions": "directions",
     "build_model": "models",
+    "class_directions": "directions",
     "export_html": "companion",
     "fgsm": "attacks",
     "iterate_sweep": "sweep",
+    "iterate_uncertainty": "moments",
     "load_data": "data",
     "open_sweep": "sweep",
     "packet_loss": "models",
     "pgd": "attacks",
+    "principal_directions": "directions",
     "robust_accuracy": "attacks",
     "section": "section",
     "sweep": "sweep",
@@ -61,14 +72,19 @@ __all__ = [
     "Section",
     "Sweep",
     "Uncertainty",
+    "UncertaintyWarning",
+    "attack_directions",
     "build_model",
+    "class_directions",
     "export_html",
     "fgsm",
     "iterate_sweep",
+    "iterate_uncertainty",
     "load_data",
     "open_sweep",
     "packet_loss",
     "pgd",
+    "principal_directions",
     "robust_accuracy",
     "section",
     "sweep",

@@ -1,19 +1,28 @@
 """Domains: where a packet lives, and how points of a unit cube become its samples.
 
 A domain is a positive measure mu on R^d. Its weighted samples stand for mu; the total mass cancels
-in every quantity (theory, "Domains"). A loss is any callable that maps
-points ``(n, d)`` to values ``(n,)``, each value depending on its own point alone.
+in every quantity (theory, "Domains"). A loss is any callable that maps points ``(n, d)`` to values
+``(n,)``, or ``(n, m)`` for m losses at once, each value depending on its own point alone.
+
+Every domain also knows its Stein identity, integration by parts against its own measure. On each
+of its pieces (the window, the box, a ball), with u the distance of x from the middle of the piece,
+``<u_i> = <kappa_i a_i>`` and ``<u_i^2> = <kappa_i a_i u_i + rest_i>`` hold exactly, where ``a = l'
+/ l`` and kappa vanishes on the boundary. The right-hand sides are what a loss makes of the position
+beyond what the domain alone would: along an axis on which the loss is flat they have no noise.
+Reference: Ledoux, Nourdin and Peccati, "Stein's method, logarithmic Sobolev and transport
+inequalities" (2015), on Stein kernels.
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, NamedTuple, final
 
 import numpy as np
 import torch
@@ -25,6 +34,27 @@ if TYPE_CHECKING:
 Loss = Callable[[Tensor], Tensor]
 
 SAMPLERS = ("sobol", "uniform")
+# Neighbouring bits, pairs of bits, ... change places: all 32 in reverse.
+_SWAPS = ((1, 0x55555555), (2, 0x33333333), (4, 0x0F0F0F0F), (8, 0x00FF00FF), (16, 0x0000FFFF))
+# The half precisions: their numbers end at 65504 (float16) or have 8 bits (bfloat16).
+_HALF = (torch.float16, torch.bfloat16)
+# Balls that are looked at together: memory for a few MB of them, whatever their number.
+_BALLS = 1 << 10
+
+
+class Sample(NamedTuple):
+    """Weighted points of a domain, float64, each with the piece of the domain that it lies in.
+
+    Where the points of the cube are uniform, the mean of ``weight * h(x)`` is the mean of h over
+    the measure; so the mean weight is 1.
+    """
+
+    x: Tensor  # (n, d), input units
+    weight: Tensor  # (n,)
+    middle: Tensor  # (n, d) or (1, d): the middle of the piece
+    reach: Tensor  # (n, d) or (1, d): from there to its faces, or the width of the window
+    ball: Tensor | None = None  # (n,) int64: which ball of a neighborhood
+    factor: Tensor | None = None  # (n, d): what each axis has put into the weight
 
 
 class Domain(ABC):
@@ -40,22 +70,29 @@ class Domain(ABC):
         """Number of coordinates of the unit cube that one sample takes."""
         return self.dimension
 
+    @property
     @abstractmethod
-    def sample(self, cube: Tensor) -> tuple[Tensor, Tensor]:
-        """Map points of the unit cube to weighted samples of the domain.
+    def variance(self) -> Tensor:
+        """Variance of the position within a piece, shape (d,) or (1,), input units squared."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Name of this very measure: equal for equal domains, across processes."""
+        digest = hashlib.sha256(type(self).__name__.encode())
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            content = value.numpy().tobytes() if isinstance(value, Tensor) else repr(value).encode()
+            digest.update(content + field.name.encode())
+        return digest.hexdigest()
+
+    @abstractmethod
+    def sample(self, cube: Tensor) -> Sample:
+        """Map points of the unit cube to samples of the domain.
 
         Parameters
         ----------
         cube : Tensor, shape (n, cube_dimension), float64
             Strictly between 0 and 1.
-
-        Returns
-        -------
-        x : Tensor, shape (n, d), float64
-            Input units.
-        weight : Tensor, shape (n,), float64
-            Where the points are uniform, the mean of ``weight * h(x)`` is the mean of h over the
-            measure; so the mean weight is 1.
         """
 
     def score(self, x: Tensor) -> Tensor:
@@ -71,6 +108,30 @@ class Domain(ABC):
             1 / input units.
         """
         return x.new_zeros(()).expand_as(x)
+
+    def stein(self, sample: Sample, value: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Stein identity at samples of a loss; here for measures that are uniform on pieces.
+
+        Uniform on a piece of half width h: ``kappa = h^2 - u^2``, ``rest = (h^2 - kappa a u) / 3``.
+
+        Parameters
+        ----------
+        sample : Sample
+        value : Tensor, shape (n,), float64
+            The loss l.
+        gradient : Tensor, shape (n, d), float64
+
+        Returns
+        -------
+        shift : Tensor, shape (n, d), float64
+            ``l (kappa_i a_i - u_i)``; times l, it has mean 0 over the measure.
+        rest : Tensor, shape (n, d) or (n, 1), float64
+            ``l rest_i``; 1 column where all axes have the same.
+        """
+        u, square = sample.x - sample.middle, sample.reach**2
+        drift = (square - u**2) * gradient
+        value = value[:, None]
+        return drift - value * u, (value * square - drift * u) / 3
 
 
 @final
@@ -125,9 +186,16 @@ class Box(Domain):
         """Number of input coordinates d."""
         return len(self.lower)
 
-    def sample(self, cube: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def variance(self) -> Tensor:
+        """A twelfth of the squared widths."""
+        return (self.upper - self.lower) ** 2 / 12
+
+    def sample(self, cube: Tensor) -> Sample:
         """Stretch the unit cube over the box; see `Domain.sample`."""
-        return self.lower + cube * (self.upper - self.lower), cube.new_ones(len(cube))
+        middle, reach = (self.lower + self.upper) / 2, (self.upper - self.lower) / 2
+        x = middle + (2 * cube - 1) * reach
+        return Sample(x, cube.new_ones(len(cube)), middle[None], reach[None])
 
 
 @final
@@ -163,23 +231,29 @@ class Gaussian(Domain):
         """Number of input coordinates d."""
         return len(self.center)
 
-    def sample(self, cube: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply the inverse normal distribution to each coordinate; see `Domain.sample`.
+    @property
+    def variance(self) -> Tensor:
+        """``s^2`` on every axis."""
+        return torch.tensor([self.width**2], dtype=torch.float64)
 
-        The samples are drawn from a normal density ``sqrt(1 + 1 / sqrt(d))`` times as wide and
-        carry its ratio to the window as their weight. A loss that grows puts its packet in the
-        tails of the window, where draws from the window itself come too rarely for an honest
-        standard error. The factor costs at most ``exp(-1/2)`` of the effective sample size in any
-        dimension.
-        """
-        spread = 1 + self.dimension**-0.5
-        normal: Tensor = torch.special.ndtri(cube)
-        exponent = (1 - spread) * (normal**2).sum(1) + self.dimension * math.log(spread)
-        return self.center + self.width * math.sqrt(spread) * normal, torch.exp(exponent / 2)
+    def sample(self, cube: Tensor) -> Sample:
+        """Apply the inverse normal distribution to each coordinate; see `Domain.sample`."""
+        return self.place(torch.special.ndtri(cube), cube.new_ones(len(cube)))
+
+    def place(self, normal: Tensor, weight: Tensor) -> Sample:
+        """Put weighted points at a distance from the center, (n, d) in units of the width."""
+        middle = self.center[None]
+        reach = torch.full_like(middle, self.width)
+        return Sample(middle + self.width * normal, weight, middle, reach)
 
     def score(self, x: Tensor) -> Tensor:
         """Logarithmic derivative of the window, ``-(x_i - c_i) / (2 s^2)``; see `Domain.score`."""
         return (self.center - x) / (2 * self.width**2)
+
+    def stein(self, sample: Sample, value: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """``kappa = 2 s^2`` and ``rest = s^2``: the commutator; see `Domain.stein`."""
+        value, square = value[:, None], self.width**2
+        return 2 * square * gradient - value * (sample.x - sample.middle), square * value
 
 
 @final
@@ -238,15 +312,33 @@ class Neighborhood(Domain):
         """One coordinate chooses the ball, d place the sample inside."""
         return self.dimension + 1
 
-    def sample(self, cube: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def variance(self) -> Tensor:
+        """A third of the squared half widths, averaged over the balls."""
+        square = torch.zeros(self.dimension, dtype=torch.float64)
+        for part in torch.arange(len(self.centers)).split(_BALLS):
+            square += (self.extent(part)[1] ** 2).sum(0)
+        return square / (3 * len(self.centers))
+
+    def extent(self, ball: Tensor) -> tuple[Tensor, Tensor]:
+        """Middles and half widths of balls, each (n, d), after the cut to the valid range."""
+        center = self.centers[ball]
+        if self.clip is None:
+            return center, torch.full_like(center, self.radius)
+        lower = (center - self.radius).clamp_min(self.clip[0])
+        upper = (center + self.radius).clamp_max(self.clip[1])
+        return (lower + upper) / 2, (upper - lower) / 2
+
+    def sample(self, cube: Tensor) -> Sample:
         """Choose a ball, then a point inside; see `Domain.sample`."""
         # The product may round up to the number of balls.
         ball = (cube[:, 0] * len(self.centers)).long().clamp_max(len(self.centers) - 1)
-        center = self.centers[ball]
-        lower, upper = center - self.radius, center + self.radius
-        if self.clip is not None:
-            lower, upper = lower.clamp_min(self.clip[0]), upper.clamp_max(self.clip[1])
-        return lower + cube[:, 1:] * (upper - lower), cube.new_ones(len(cube))
+        return self.place(ball, cube[:, 1:], cube.new_ones(len(cube)))
+
+    def place(self, ball: Tensor, cube: Tensor, weight: Tensor) -> Sample:
+        """Put weighted points into balls, evenly where the points (n, d) of the cube are even."""
+        middle, reach = self.extent(ball)
+        return Sample(middle + (2 * cube - 1) * reach, weight, middle, reach, ball)
 
 
 def unit_cube(sampler: str, dimension: int, seed: int) -> Callable[[int], Tensor]:
@@ -256,7 +348,8 @@ def unit_cube(sampler: str, dimension: int, seed: int) -> Callable[[int], Tensor
     ----------
     sampler : {"sobol", "uniform"}
         Scrambled Sobol' points, or independent ones. The Sobol' sequence is known up to dimension
-        21201; beyond, "sobol" means independent points too.
+        21201; beyond, "sobol" means independent points too. Sobol' points are most even in numbers
+        that are powers of two.
     dimension : int
         Number of coordinates.
     seed : int
@@ -273,19 +366,65 @@ def unit_cube(sampler: str, dimension: int, seed: int) -> Callable[[int], Tensor
     ValueError
         If the sampler is unknown.
     """
+    check_sampler(sampler)
+    generator = torch.Generator().manual_seed(seed)
+    if sampler == "sobol" and dimension <= torch.quasirandom.SobolEngine.MAXDIM:
+        engine = torch.quasirandom.SobolEngine(dimension)
+        keys = torch.randint(1 << 32, (dimension,), generator=generator) - (1 << 31)
+        keys = keys.to(torch.int32)
+
+        def draw(n: int) -> Tensor:
+            # 30 bits, moved up to the sign bit of an integer of 32.
+            digits = (engine.draw(n, dtype=torch.float64) * 2.0**30).to(torch.int32) << 2
+            _scramble(digits, keys)
+            return digits.to(torch.float64).add_(0.5).mul_(2.0**-32).add_(0.5)
+
+        return draw
+    tiny = torch.finfo(torch.float64).tiny
+    return lambda n: torch.rand(n, dimension, generator=generator, dtype=torch.float64).clamp(tiny)
+
+
+def _scramble(digits: Tensor, keys: Tensor) -> None:
+    """Scramble integers of 32 bits in place, each column in its own way.
+
+    Owen's nested uniform scrambling: every bit is flipped or not by a hash of the bits above it.
+    Unlike a linear scrambling it makes the errors of replicates nearly normal, so that standard
+    errors from few replicates are honest. The hash sees the bits in reverse order, where products
+    carry upwards (Burley, "Practical hash-based Owen scrambling", JCGT 9(4), 2020; constants of N.
+    Vegdahl).
+    """
+    spare = torch.empty_like(digits)
+    _reverse(digits, spare)
+    digits ^= torch.mul(digits, 0x3D20ADEA, out=spare)
+    digits += keys
+    digits *= (keys >> 16) | 1
+    digits ^= torch.mul(digits, 0x05526C56, out=spare)
+    digits ^= torch.mul(digits, 0x53A22864, out=spare)
+    _reverse(digits, spare)
+
+
+def _reverse(digits: Tensor, spare: Tensor) -> None:
+    for shift, mask in _SWAPS:
+        torch.bitwise_and(digits, mask, out=spare)
+        digits.bitwise_right_shift_(shift).bitwise_and_(mask)
+        digits |= spare.bitwise_left_shift_(shift)
+
+
+def check_sampler(sampler: str) -> None:
+    """Refuse an unknown sampler."""
     if sampler not in SAMPLERS:
         near = difflib.get_close_matches(str(sampler), SAMPLERS, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else "choose one of them."
         message = f"sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}; {hint}"
         raise ValueError(message)
-    if sampler == "sobol" and dimension <= torch.quasirandom.SobolEngine.MAXDIM:
-        engine = torch.quasirandom.SobolEngine(dimension, scramble=True, seed=seed)
-        # The points are multiples of 2^-30, zero included: move them to the middle of their cells.
-        shift = 0.5**31
-        return lambda n: engine.draw(n, dtype=torch.float64) + shift
-    generator = torch.Generator().manual_seed(seed)
-    tiny = torch.finfo(torch.float64).tiny
-    return lambda n: torch.rand(n, dimension, generator=generator, dtype=torch.float64).clamp(tiny)
+
+
+class Values(NamedTuple):
+    """Losses at points, float64 on the CPU, with a way to their gradients."""
+
+    value: Tensor  # (m, n): m losses, not negative
+    gradient: Callable[[int], Tensor]  # of one of the losses, (n, d)
+    alone: bool  # whether the loss returned (n,), so that m is 1
 
 
 def loss_and_gradient(loss: Loss, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -314,34 +453,76 @@ def loss_and_gradient(loss: Loss, x: Tensor) -> tuple[Tensor, Tensor]:
         If its shape is not (n,), if a value is negative, if a value or a derivative is NaN or
         infinite, or if autograd cannot differentiate it.
     """
-    leaf = x.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        value: object = loss(leaf)
-        if not isinstance(value, Tensor) or not value.is_floating_point():
-            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-            message = (
-                f"loss must return a floating-point torch tensor, got {kind}; compute it with "
-                "torch operations on the points it is given."
-            )
-            raise TypeError(message)
-        if value.shape != x.shape[:1]:
-            message = (
-                "loss must map points (n, d) to one value for each, shape "
-                f"({len(x)},), got shape {tuple(value.shape)} for points {tuple(x.shape)}; "
-                "sum or index the trailing axes away."
-            )
-            raise ValueError(message)
-        gradient = _gradient(value, leaf)
-    value = value.detach().to(x)
-    _check(~value.isfinite(), x, "loss must be finite everywhere", "NaN or infinite value")
-    _check(value < 0, x, "loss must not be negative", "negative value")
-    _check(
-        ~gradient.isfinite().all(1),
-        x,
-        "the gradient of loss must be finite everywhere",
-        "NaN or infinite gradient",
+    values = evaluate(loss, x, several=False)
+    return values.value[0], values.gradient(0)
+
+
+def evaluate(loss: Loss, x: Tensor, *, derivative: bool = True, several: bool = True) -> Values:
+    """Evaluate one loss or several at once, and check the values; the gradients when asked for.
+
+    Parameters
+    ----------
+    loss : callable
+        ``loss((n, d) tensor) -> (n,) or (n, m) tensor``; m losses share the forward pass, and each
+        gradient costs one backward pass.
+    x : Tensor, shape (n, d), float64
+        Points, input units.
+    derivative : bool
+        False records no graph: there are no gradients.
+    several : bool
+        Whether the loss may return m values at each point.
+
+    Returns
+    -------
+    Values
+        ``gradient(j)`` must be asked for once for each loss, in order.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `loss_and_gradient`; ``gradient`` raises what concerns the derivative.
+    """
+    leaf = x.detach().clone().requires_grad_(derivative)
+    with torch.set_grad_enabled(derivative):
+        raw: object = loss(leaf)
+    if not isinstance(raw, Tensor) or not raw.is_floating_point():
+        kind = raw.dtype if isinstance(raw, Tensor) else type(raw).__name__
+        message = (
+            f"loss must return a floating-point torch tensor, got {kind}; compute it with "
+            "torch operations on the points it is given."
+        )
+        raise TypeError(message)
+    if raw.shape[:1] != x.shape[:1] or raw.ndim > 1 + several or raw.numel() == 0:
+        message = (
+            "loss must map points (n, d) to one value for each, shape "
+            f"({len(x)},), got shape {tuple(raw.shape)} for points {tuple(x.shape)}; "
+            "sum or index the trailing axes away."
+        )
+        raise ValueError(message)
+    with torch.set_grad_enabled(derivative):
+        columns = raw.reshape(len(x), -1).unbind(1)
+    value = torch.stack(columns).detach().to(x)
+    remedy = (
+        f"it is computed in {raw.dtype}, which overflows easily: call model.float() first."
+        if raw.dtype in _HALF
+        else "mend the loss there, or keep the domain away from it."
     )
-    return value, gradient
+    _check(
+        ~value.isfinite().all(0),
+        x,
+        "loss must be finite everywhere",
+        "NaN or infinite value",
+        remedy,
+    )
+    _check((value < 0).any(0), x, "loss must not be negative", "negative value", remedy)
+
+    def gradient(index: int) -> Tensor:
+        slope = _gradient(columns[index], leaf, keep=index < len(columns) - 1)
+        expected = "the gradient of loss must be finite everywhere"
+        _check(~slope.isfinite().all(1), x, expected, "NaN or infinite gradient", remedy)
+        return slope
+
+    return Values(value, gradient, raw.ndim == 1)
 
 
 def positive(value: object, name: str, meaning: str) -> float:
@@ -401,10 +582,11 @@ def vector(values: ArrayLike | Tensor, name: str) -> Tensor:
     return tensor
 
 
-def _gradient(value: Tensor, leaf: Tensor) -> Tensor:
+def _gradient(value: Tensor, leaf: Tensor, *, keep: bool) -> Tensor:
     if value.requires_grad:
         gradient: Tensor | None
-        (gradient,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
+        ones = torch.ones_like(value)
+        (gradient,) = torch.autograd.grad(value, leaf, ones, allow_unused=True, retain_graph=keep)
         if gradient is not None:
             return gradient
     if bool((value != value[:1]).any()):
@@ -416,7 +598,7 @@ def _gradient(value: Tensor, leaf: Tensor) -> Tensor:
     return torch.zeros_like(leaf)
 
 
-def _check(bad: Tensor, x: Tensor, expected: str, what: str) -> None:
+def _check(bad: Tensor, x: Tensor, expected: str, what: str, remedy: str) -> None:
     count = int(bad.sum())
     if not count:
         return
@@ -425,7 +607,7 @@ def _check(bad: Tensor, x: Tensor, expected: str, what: str) -> None:
     dots = ", ..." if len(place) > 4 else ""  # noqa: PLR2004
     message = (
         f"{expected}, got {count} {what}{'s' * (count > 1)} at {len(x)} points, the first at "
-        f"x = [{shown}{dots}]; mend the loss there, or keep the domain away from it."
+        f"x = [{shown}{dots}]; {remedy}"
     )
     raise ValueError(message)
 

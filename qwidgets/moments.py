@@ -1,40 +1,56 @@
 """Uncertainty of a loss on a domain in any number of dimensions, with standard errors.
 
 Three steps. *Sample*: independent randomisations (replicates) of points spread evenly over the
-domain. *Evaluate*: the loss and its gradient, one backward pass for each batch. *Combine*: every
-moment is a function of a few sums that merge across batches and replicates; the spread over the
-replicates gives the standard error of each figure. Theory: "Notation" and "Estimating moments in
-many dimensions"; arXiv 2205.01493.
+domain, drawn where a pilot found the packet (`qwidgets.proposal`). *Evaluate*: the loss and its
+gradient, one backward pass for each batch. *Combine*: every moment is a function of a few sums that
+merge across batches, replicates, seeds and workers; the spread over the replicates gives the
+standard error of each figure. Theory: "Notation" and "Estimating moments in many dimensions"; arXiv
+2205.01493.
+
+What is known exactly is not left to the samples. By Stein's identity (`qwidgets.domain`) the
+position is what the domain alone makes of it plus what the slope of the loss adds: along an axis on
+which the loss is flat the second part is zero at every sample, and so is the error. In a Gaussian
+window the identity is the commutator, ``2 C + 1 = 0``: the covariance and the momentum's mean are
+known, and the commutator that the samples show is left over to test them (``self_check``).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self, final
+import warnings
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from qwidgets.domain import Domain, finite, loss_and_gradient, unit_cube, whole
+from qwidgets.directions import orthonormal
+from qwidgets.domain import Domain, Gaussian, check_sampler, positive, whole
+from qwidgets.estimates import Record, estimate, relative_error
+from qwidgets.proposal import make_plan
+from qwidgets.sums import Meter, Stream, completed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
+    import xarray as xr
     from numpy.typing import ArrayLike, NDArray
     from torch import Tensor
 
     from qwidgets.domain import Loss
 
+Report = Callable[[float, str], bool]
+
 FEWEST_REPLICATES = 8
 FEWEST_SAMPLES_PER_REPLICATE = 8
 
-# Numbers in one batch of points: 8 MB in float64, whatever the dimension.
+# Numbers in one batch of points: arrays of this size pass through the caches of a core.
 _BATCH_NUMBERS = 1 << 20
-_LARGEST_BATCH = 1 << 16
-# Float32 directions are orthonormal to about 1e-7 times a root of the dimension.
-_ORTHONORMAL = 1e-5
+_LARGEST_BATCH = 1 << 13
+# A result is yielded whenever the evaluations have grown by this share.
+_GROWTH = 1 / 8
+
+
+class UncertaintyWarning(UserWarning):
+    """An uncertainty should not be trusted, and why."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,7 +59,8 @@ class Uncertainty:
 
     All arrays are float64 of shape (k,), one number for each direction; the d input axes unless
     directions were given. Position is ``x_k = u_k . x`` in input units, momentum the attack
-    operator ``d / dx_k`` in 1 / input units (hbar = 1, no factor -i).
+    operator ``d / dx_k`` in 1 / input units (hbar = 1, no factor -i). Of a loss that returns m
+    values at each point arrays have shape (m, k), and what is a float here shape (m,).
 
     Attributes
     ----------
@@ -52,15 +69,15 @@ class Uncertainty:
     position_std : ndarray
         ``sqrt(<(x - m)^2>)``, input units.
     momentum_mean : ndarray
-        ``q = integral psi psi' dmu``, 1 / input units.
+        ``q = integral psi psi' dmu``, 1 / input units; 0 in a Gaussian window, exactly.
     momentum_std : ndarray
         ``sqrt(integral psi'^2 dmu - q^2)``, 1 / input units.
     product : ndarray
         ``position_std * momentum_std``, dimensionless; never below ``bound``.
     covariance : ndarray
-        ``C = integral (x - m) psi psi' dmu``, dimensionless; -1/2 without boundary.
+        ``C = integral (x - m) psi psi' dmu``, dimensionless; -1/2 in a Gaussian window, exactly.
     boundary : ndarray
-        ``B = 1 + 2 C``, dimensionless: the surface term of a box; 0 without boundary.
+        ``B = 1 + 2 C``, dimensionless: the surface term of a box; 0 in a Gaussian window.
     bound : ndarray
         ``|C| = |1 - B| / 2``, dimensionless: the bound that holds on this domain.
     total_position_std, total_momentum_std : float
@@ -68,13 +85,25 @@ class Uncertainty:
     standard_error : mapping of str to ndarray or float
         For each name above its standard error: the standard deviation of the true value given the
         replicates, so that an interval of 2 standard errors covers it about 95 times of 100 with 8
-        replicates. Infinite where only one replicate has met the packet.
+        replicates. Never below the rounding of float64 sums. Infinite where only one replicate has
+        met the packet.
     effective_sample_size : float
         ``(sum w)^2 / sum w^2`` with w the weight of the sample times l^2: the evaluations that
-        carry the packet. Where they are few (below 100, say), the standard errors themselves are
-        uncertain.
+        carry the packet.
     evaluations : float
-        Number of evaluations of the loss, each with its gradient.
+        Number of evaluations of the loss, those of the pilot and of the self-check included.
+    self_check : float
+        An identity that the estimates do not use, in standard errors. In a Gaussian window ``|2 C +
+        1|`` of the samples alone; on a box the sum of B over the directions from its faces against
+        ``1 + 2 C``; in a neighborhood ``|<l^2 u> - <l l' kappa>|``, Stein's identity. The largest
+        over the directions, brought to the scale of one normal variable: with z there, chance
+        exceeds it as often as a normal variable exceeds z, whatever the number of directions and
+        replicates. Above 4, which chance does 6 times in 100,000 runs, there is a warning.
+    warnings : tuple of str
+        Reasons not to trust the estimate, each with the remedy; also issued as
+        `UncertaintyWarning`. Empty in a sound run.
+    input_shape : tuple of int or None
+        Shape of one input, where it is known.
     """
 
     position_mean: NDArray[np.float64]
@@ -90,6 +119,64 @@ class Uncertainty:
     standard_error: Mapping[str, NDArray[np.float64] | float]
     effective_sample_size: float
     evaluations: float
+    self_check: float
+    warnings: tuple[str, ...]
+    input_shape: tuple[int, ...] | None
+    _record: Record
+
+    def merge(self, *others: Uncertainty) -> Uncertainty:
+        """Pool with estimates of the same loss from other seeds, processes or machines.
+
+        Replicates are independent, so that those of all estimates together give the pooled estimate
+        and its standard errors. The order does not matter, to rounding.
+
+        Parameters
+        ----------
+        *others : Uncertainty
+            Of the same loss, domain and directions, from other seeds.
+
+        Returns
+        -------
+        Uncertainty
+
+        Raises
+        ------
+        ValueError
+            If the domains, the directions or the numbers of labels differ, or a seed occurs twice.
+        """
+        record = self._record
+        for other in others:
+            record = record.merged(other._record)  # noqa: SLF001
+        return _result(record)
+
+    def to_xarray(self) -> xr.Dataset:
+        """Label all figures and their standard errors as an `xarray.Dataset`.
+
+        Returns
+        -------
+        xarray.Dataset
+            Every name of the attributes, and ``..._standard_error`` for each, with the unit and the
+            meaning in the attributes; over ``direction``, or over the pixels where the input shape
+            is known, and ``label`` of several losses.
+        """
+        from qwidgets.table import to_xarray
+
+        return to_xarray(self)
+
+    def __repr__(self) -> str:
+        from qwidgets.table import text
+
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        from qwidgets.table import html
+
+        return html(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Everything follows from the sums; what `dataclass` would carry across processes does not
+        # all pickle.
+        return _result, (self._record,)
 
 
 def uncertainty(
@@ -98,34 +185,53 @@ def uncertainty(
     *,
     directions: ArrayLike | Tensor | None = None,
     samples: int = 8192,
-    replicates: int = 8,
+    target_error: float | None = None,
+    limit: int = 1 << 20,
+    replicates: int = 16,
     sampler: str = "sobol",
     seed: int = 0,
+    input_shape: tuple[int, ...] | None = None,
+    progress: Report | None = None,
 ) -> Uncertainty:
     """Estimate the position-momentum uncertainty of a loss on a domain.
 
     ``psi = l / sqrt(integral l^2 dmu)`` is read as a wave function; the loss needs no scale.
-    Memory does not depend on the number of samples.
+    Memory does not depend on the number of samples. Interrupting (Ctrl-C, the kernel's interrupt
+    button) returns what is done, as soon as anything is.
 
     Parameters
     ----------
     loss : callable
         ``loss((n, d) tensor) -> (n,) tensor``, not negative, differentiable by autograd, each value
-        from its own point alone. It is given float64 tensors on the CPU.
+        from its own point alone; or ``-> (n, m)``, m labels that share the evaluations. It is
+        given float64 tensors on the CPU and may compute in any precision on any device.
     domain : Box, Gaussian or Neighborhood
         The measure mu.
     directions : array_like, shape (k, d), optional
-        Orthonormal rows u_k to measure along; by default the d input axes.
+        Orthonormal rows u_k to measure along; by default the d input axes. See
+        `qwidgets.principal_directions`, `class_directions`, `attack_directions`.
     samples : int, default 8192
-        Evaluations of the loss in all, at least 8 for each replicate. Sobol' points are most even
-        where ``samples / replicates`` is a power of two.
-    replicates : int, default 8
+        Evaluations that make up the estimate, at least 8 for each replicate. Sobol' points are most
+        even where ``samples / replicates`` is a power of two. A neighborhood is sampled best with
+        at least 4 for every 3 of its balls: then some of them, a pilot, look into each ball. In a
+        window and on a box a pilot comes on top, a sixteenth at most, and on a box as much again
+        for the self-check.
+    target_error : float, optional
+        Relative standard error of both totals to be reached: the samples are doubled until it is.
+    limit : int, default 1048576
+        Samples to stop at if the target error is not reached.
+    replicates : int, default 16
         Independent randomisations, from which the standard errors come; at least 8.
     sampler : {"sobol", "uniform"}
         Scrambled Sobol' points or independent ones. Beyond 21201 coordinates "sobol" means
         independent points too.
     seed : int, default 0
         The same seed gives the same numbers.
+    input_shape : tuple of int, optional
+        Shape of one input, for maps over its pixels; by default the attribute of that name of the
+        loss, if it has one.
+    progress : callable, optional
+        ``progress(fraction, text) -> bool``; False stops and returns what is done.
 
     Returns
     -------
@@ -143,20 +249,86 @@ def uncertainty(
         samples or replicates, the sampler is unknown, or the loss has the wrong shape, is negative,
         not finite, not differentiable, or zero at every sample.
 
+    Warns
+    -----
+    UncertaintyWarning
+        Where the estimate should not be trusted; see `Uncertainty.warnings`.
+
     Notes
     -----
-    ``position_std * momentum_std >= |C|`` holds for the estimates too, since all sums run over the
-    same samples. On a bounded domain 1/2 is not a bound: see ``boundary``.
+    On a bounded domain 1/2 is not a bound: see ``boundary``. With `target_error` the run ends when
+    the standard error happens to be small enough, which makes it a little too small on average.
 
     Examples
     --------
     >>> import qwidgets as qw
     >>> u = qw.uncertainty(lambda x: 1 + 0.3 * (6 * x[:, 0]).sin(), qw.Box(0, 1))
-    >>> round(float(u.product[0]), 4), round(float(u.bound[0]), 4)
-    (0.3198, 0.0699)
+    >>> round(float(u.product[0]), 3), round(float(u.bound[0]), 3)
+    (0.32, 0.07)
+    """
+    units = iterate_uncertainty(
+        loss,
+        domain,
+        directions=directions,
+        samples=samples,
+        target_error=target_error,
+        limit=limit,
+        replicates=replicates,
+        sampler=sampler,
+        seed=seed,
+        input_shape=input_shape,
+    )
+    result: Uncertainty | None = None
+    try:
+        for result in units:
+            if progress and not progress(*_progress(result, target_error, samples)):
+                break
+    except KeyboardInterrupt:
+        if result is None:
+            raise
+    finally:
+        units.close()
+    assert result is not None
+    for reason in result.warnings:
+        warnings.warn(reason, UncertaintyWarning, stacklevel=2)
+    return result
+
+
+def iterate_uncertainty(
+    loss: Loss,
+    domain: Domain,
+    *,
+    directions: ArrayLike | Tensor | None = None,
+    samples: int = 8192,
+    target_error: float | None = None,
+    limit: int = 1 << 20,
+    replicates: int = 16,
+    sampler: str = "sobol",
+    seed: int = 0,
+    input_shape: tuple[int, ...] | None = None,
+) -> Generator[Uncertainty]:
+    """Do the work of `uncertainty` in rounds, each of which yields all that is known by then.
+
+    Closing the iterator stops. The last result is that of `uncertainty` with the same arguments.
+
+    Parameters
+    ----------
+    loss, domain, directions, samples, target_error, limit, replicates, sampler, seed, input_shape
+        As of `uncertainty`.
+
+    Yields
+    ------
+    Uncertainty
+        Whenever the evaluations have grown by an eighth or a batch, whichever is more. No warnings
+        are issued: see `Uncertainty.warnings`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `uncertainty`.
     """
     _check_domain(domain)
-    basis = None if directions is None else _orthonormal(directions, domain.dimension)
+    basis = None if directions is None else orthonormal(directions, domain.dimension)
     replicates = whole(
         replicates, "replicates", FEWEST_REPLICATES, "the standard errors come from their spread"
     )
@@ -167,151 +339,88 @@ def uncertainty(
         f"each of the {replicates} replicates needs {FEWEST_SAMPLES_PER_REPLICATE}",
     )
     seed = whole(seed, "seed", 0, "it starts the random numbers")
-    parts = []
-    states = np.random.SeedSequence(seed).generate_state(replicates, np.uint64)
-    for replicate, state in enumerate(states):
-        draw = unit_cube(sampler, domain.cube_dimension, int(state))
-        count = (samples + replicate) // replicates
-        part = _Sums.none()
-        for size in _batches(count, domain.cube_dimension):
-            x, weight = domain.sample(draw(size))
-            value, gradient = loss_and_gradient(loss, x)
-            rate = gradient + value[:, None] * domain.score(x)
-            value, rate = value * weight.sqrt(), rate * weight.sqrt()[:, None]
-            if basis is not None:
-                x, rate = x @ basis.T, rate @ basis.T
-            part += _Sums.of(x, value, rate)
-        parts.append(part)
-    pooled = sum(parts, _Sums.none())
-    if pooled.weight == 0:
+    totals = [samples]
+    if target_error is not None:
+        target_error = positive(target_error, "target_error", "the relative error of the totals")
+        limit = whole(limit, "limit", samples, "it is reached from samples by doubling")
+        while totals[-1] < limit:
+            totals.append(min(2 * totals[-1], limit))
+    shape = getattr(loss, "input_shape", None) if input_shape is None else input_shape
+    if shape is not None and math.prod(shape) != domain.dimension:
         message = (
-            f"loss must not vanish everywhere, got zero at all {samples} samples; there is no "
-            "packet to normalise: move the domain, or compute the loss in float64."
+            f"input_shape must have {domain.dimension} pixels, as the domain, got {tuple(shape)} "
+            f"with {math.prod(shape)}; leave it out if the inputs are no images."
         )
         raise ValueError(message)
-    without_one = [
-        sum(parts[:index] + parts[index + 1 :], _Sums.none()) for index in range(replicates)
-    ]
-    return Uncertainty(
-        **_estimates(pooled),
-        standard_error=MappingProxyType(_standard_errors(without_one)),
-        effective_sample_size=pooled.weight**2 / pooled.weight_squared,
-        evaluations=float(samples),
+    states = np.random.SeedSequence(seed).generate_state(replicates + 3, np.uint64).tolist()
+    check_sampler(sampler)
+    meter = Meter(loss, domain, basis)
+    blank = Record(
+        kind=type(domain).__name__,
+        domain=domain.fingerprint,
+        square=domain.width**2 if isinstance(domain, Gaussian) else None,
+        variance=meter.along(domain.variance).numpy(),
+        basis=None if basis is None else basis.numpy(),
+        input_shape=None if shape is None else tuple(shape),
+        seeds=(seed,),
     )
+    states = np.random.SeedSequence(seed).generate_state(replicates + 3, np.uint64).tolist()
+    return _rounds(meter, blank, totals, target_error, sampler, states)
 
 
-@final
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Sums:
-    """What the samples add up to, in a form that merges without loss.
-
-    With weights ``l^2 dmu``, position ``x`` and momentum ``l' / l + score``: the total weight, the
-    weighted means, and the weighted sums of squares and products about these means (Chan, Golub and
-    LeVeque, "Updating formulae", 1979). Sums about the means lose no digits to a distant origin or
-    a steep loss. Weights are in units of ``4 ** exponent``, so that no scale of the loss under- or
-    overflows.
-    """
-
-    exponent: int
-    weight: float
-    weight_squared: float
-    mean: NDArray[np.float64]  # (2, k): position, momentum
-    spread: NDArray[np.float64]  # (3, k): position^2, momentum^2, position * momentum
-
-    @classmethod
-    def none(cls) -> Self:
-        """Start with no samples."""
-        return cls(
-            exponent=0,
-            weight=0.0,
-            weight_squared=0.0,
-            mean=np.zeros((2, 1)),
-            spread=np.zeros((3, 1)),
-        )
-
-    @classmethod
-    def of(cls, x: Tensor, value: Tensor, rate: Tensor) -> Self:
-        """Sum over a batch: positions (n, k), amplitudes (n,) and their derivatives (n, k)."""
-        largest = float(value.max())
-        if largest == 0:
-            return cls.none()
-        exponent = min(max(math.frexp(largest)[1], -1000), 1000)
-        unit = math.ldexp(1.0, -exponent)
-        value, rate = value * unit, rate * unit
-        weight = value**2
-        total = weight.sum()
-        position, momentum = weight @ x / total, value @ rate / total
-        x, rate = x - position, rate - value[:, None] * momentum
-        return cls(
-            exponent=exponent,
-            weight=float(total),
-            weight_squared=float((weight**2).sum()),
-            mean=torch.stack([position, momentum]).numpy(),
-            spread=torch.stack([weight @ x**2, (rate**2).sum(0), value @ (x * rate)]).numpy(),
-        )
-
-    def __add__(self, other: _Sums) -> _Sums:
-        if other.weight == 0:
-            return self
-        if self.weight == 0:
-            return other
-        exponent = max(self.exponent, other.exponent)
-        one, two = (math.ldexp(1.0, 2 * (part.exponent - exponent)) for part in (self, other))
-        weight = one * self.weight + two * other.weight
-        share = two * other.weight / weight
-        apart = other.mean - self.mean
-        position, momentum = apart
-        between = np.stack([position**2, momentum**2, position * momentum])
-        return _Sums(
-            exponent=exponent,
-            weight=weight,
-            weight_squared=one**2 * self.weight_squared + two**2 * other.weight_squared,
-            mean=self.mean + share * apart,
-            spread=one * self.spread + two * other.spread + one * self.weight * share * between,
-        )
+def _rounds(
+    meter: Meter,
+    blank: Record,
+    totals: list[int],
+    target_error: float | None,
+    sampler: str,
+    seeds: list[int],
+) -> Generator[Uncertainty]:
+    plan = make_plan(meter.loss, meter.domain, samples=totals[0], sampler=sampler, seeds=seeds[-3:])
+    streams = [Stream(meter, plan, seed) for seed in seeds[:-3]]
+    batch = min(max(_BATCH_NUMBERS // meter.domain.dimension, 2), _LARGEST_BATCH)
+    due, reached = 0.0, False
+    # Pilot evaluations of balls are part of the estimate; others only steer it.
+    spent = plan.evaluations if plan.balls is not None else 0
+    for total in totals:
+        while True:
+            for index, stream in enumerate(streams):
+                left = (total - spent + index) // len(streams) - stream.samples
+                if left:
+                    stream.advance(min(batch, left))
+            done = spent + sum(stream.samples for stream in streams)
+            if done < min(total, due):
+                continue
+            due = done * (1 + _GROWTH)
+            record = replace(
+                blank,
+                replicates=completed(streams),
+                alone=meter.alone,
+                overhead=plan.evaluations,
+            )
+            if record.met or done == totals[-1]:
+                reached = target_error is None or relative_error(record) <= target_error
+                if done == totals[-1] and not reached:
+                    record = replace(record, missed=target_error)
+                yield _result(record)
+            if done == total:
+                break
+        if reached:
+            return
 
 
-def _estimates(sums: _Sums) -> dict[str, Any]:
-    position_var, momentum_var, covariance = sums.spread / sums.weight
-    position_std, momentum_std = np.sqrt(position_var), np.sqrt(momentum_var)
-    return {
-        "position_mean": sums.mean[0],
-        "position_std": position_std,
-        "momentum_mean": sums.mean[1],
-        "momentum_std": momentum_std,
-        "product": position_std * momentum_std,
-        "covariance": covariance,
-        "boundary": 1 + 2 * covariance,
-        "bound": np.abs(covariance),
-        "total_position_std": math.sqrt(position_var.sum()),
-        "total_momentum_std": math.sqrt(momentum_var.sum()),
-    }
+def _result(record: Record) -> Uncertainty:
+    return Uncertainty(**estimate(record), _record=record)
 
 
-def _standard_errors(without_one: list[_Sums]) -> dict[str, Any]:
-    """Jackknife over the replicates, from the sums that leave out one of them at a time.
-
-    The factor ``sqrt((R - 1) / (R - 3))`` is the standard deviation of Student's t with R - 1
-    degrees of freedom (JCGM 101:2008, 6.4.9): with few replicates the jackknife alone claims too
-    much.
-    """
-    if any(rest.weight == 0 for rest in without_one):
-        one = without_one[0] + without_one[1]
-        return {name: np.inf * np.ones_like(value) for name, value in _estimates(one).items()}
-    table = [_estimates(rest) for rest in without_one]
-    replicates = len(table)
-    factor = (replicates - 1) * math.sqrt(1 / (replicates - 3))
-    # std divides by R: (R - 1) / R * sum of squares = (R - 1) * variance.
-    return {
-        name: factor * np.std([estimate[name] for estimate in table], axis=0) for name in table[0]
-    }
-
-
-def _batches(count: int, dimension: int) -> Iterator[int]:
-    size = min(max(_BATCH_NUMBERS // dimension, 1), _LARGEST_BATCH)
-    while count > 0:
-        yield min(size, count)
-        count -= size
+def _progress(result: Uncertainty, target_error: float | None, samples: int) -> tuple[float, str]:
+    """Fraction of the work that is done, and a few words."""
+    error = relative_error(result._record)  # noqa: SLF001
+    text = f"{result.evaluations:,.0f} evaluations, relative error {error:.1e}"
+    if target_error is None:
+        return min(result.evaluations / samples, 1.0), text
+    # The error falls at least like the root of the number of samples.
+    return min((target_error / error) ** 2, 1.0), text
 
 
 def _check_domain(domain: object) -> None:
@@ -321,29 +430,3 @@ def _check_domain(domain: object) -> None:
             "build one with qw.Box(lower, upper)."
         )
         raise TypeError(message)
-
-
-def _orthonormal(directions: ArrayLike | Tensor, dimension: int) -> Tensor:
-    basis = finite(directions, "directions")
-    basis = basis[None] if basis.ndim == 1 else basis
-    if basis.ndim != 2 or basis.shape[1] != dimension or not len(basis):  # noqa: PLR2004
-        message = (
-            f"directions must be rows of the domain's dimension, shape (k, {dimension}), got shape "
-            f"{tuple(basis.shape)}; flatten each direction with .reshape(-1)."
-        )
-        raise ValueError(message)
-    product = basis @ basis.T
-    miss = (product - torch.eye(len(basis), dtype=basis.dtype)).abs()
-    if miss.max() > _ORTHONORMAL:
-        row, column = divmod(int(miss.argmax()), len(basis))
-        got = (
-            f"length {product[row, row].sqrt():g} of direction {row}"
-            if row == column
-            else f"inner product {product[row, column]:g} of directions {row} and {column}"
-        )
-        message = (
-            f"directions must be orthonormal, got {got}; orthonormalise the rows with "
-            "np.linalg.qr(directions.T)[0].T."
-        )
-        raise ValueError(message)
-    return basis

@@ -14,6 +14,7 @@ from qwidgets.domain import (
     Box,
     Gaussian,
     Neighborhood,
+    evaluate,
     loss_and_gradient,
     unit_cube,
 )
@@ -53,6 +54,27 @@ def test_sobol_points_put_one_in_each_interval_of_every_axis():
     assert (cells == torch.arange(64)[:, None]).all()
 
 
+def test_sobol_points_of_two_axes_fill_all_boxes_of_the_same_area():
+    # What makes them Sobol' points, (0, m, 2)-nets, survives the scrambling.
+    points = unit_cube("sobol", 2, 5)(64)
+    for power in range(7):
+        cells = torch.tensor([2**power, 2 ** (6 - power)])
+        index = (points * cells).long()
+        assert len(set(map(tuple, index.tolist()))) == 64
+
+
+def test_sobol_errors_of_replicates_are_nearly_normal():
+    # What makes standard errors from a few replicates honest: no heavy tails.
+    errors = torch.tensor(
+        [float((unit_cube("sobol", 1, s)(64) ** 2).mean() - 1 / 3) for s in range(400)]
+    )
+    spread = errors.std()
+    assert abs(errors.mean()) < 4 * spread / 20
+    # n^(-3/2) times the deviation of a cell, sqrt(4 / 3 / 12).
+    assert spread == pytest.approx(64**-1.5 / 3, rel=0.2)
+    assert 2 < (errors**4).mean() / spread**4 < 4.5
+
+
 def test_beyond_the_sobol_dimensions_points_are_independent():
     points = unit_cube("sobol", 21202, 3)(4)
     torch.testing.assert_close(points, unit_cube("uniform", 21202, 3)(4), rtol=0, atol=0)
@@ -68,7 +90,8 @@ def test_unit_cube_leaves_the_global_random_state_alone():
 @pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: type(domain).__name__)
 @pytest.mark.parametrize("sampler", ["sobol", "uniform"])
 def test_weights_have_mean_one_and_samples_the_moments_of_the_measure(domain, sampler):
-    x, weight = domain.sample(unit_cube(sampler, domain.cube_dimension, 1)(1 << 16))
+    sample = domain.sample(unit_cube(sampler, domain.cube_dimension, 1)(1 << 16))
+    x, weight = sample.x, sample.weight
     assert x.shape == (1 << 16, domain.dimension)
     assert weight.shape == (1 << 16,)
     if isinstance(domain, Box):
@@ -105,18 +128,59 @@ def test_uniform_measures_have_no_score(domain):
     assert not domain.score(torch.ones(4, 2, dtype=torch.float64)).any()
 
 
-@pytest.mark.parametrize("dimension", [1, 10, 784])
-def test_gaussian_weights_cost_little_in_any_dimension(dimension):
-    _, weight = Gaussian(np.zeros(dimension), 2).sample(unit_cube("uniform", dimension, 0)(20000))
-    # The limit of many dimensions is exp(-1/2) = 0.61.
-    assert weight.sum() ** 2 / (weight**2).sum() > 0.55 * len(weight)
+@pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: type(domain).__name__)
+def test_stein_identity(domain):
+    # <u> = <kappa a> and <u^2> = <kappa a u + rest>, weighted by l^2; within 5 standard errors of
+    # independent points.
+    def loss(x):
+        return 1 + (x[:, 0] - 0.5 * x[:, 1]) ** 2 + (2 * x[:, 0]).sin()
+
+    cube = unit_cube("uniform", domain.cube_dimension, 2)(1 << 17)
+    sample = domain.sample(cube)
+    value, gradient = loss_and_gradient(loss, sample.x)
+    shift, rest = domain.stein(sample, value, gradient)
+    u = sample.x - sample.middle
+    first = value[:, None] * shift
+    second = value[:, None] * (shift * u + rest)
+    # One that is not zero shows that the errors are small enough to tell.
+    wrong = value[:, None] ** 2 * u**2
+    assert (wrong.mean(0) > 50 * wrong.std(0) / math.sqrt(len(wrong))).all()
+    for zero in (first, second):
+        error = zero.std(0) / math.sqrt(len(zero))
+        assert (zero.mean(0).abs() <= 5 * error).all()
+
+
+@pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: type(domain).__name__)
+def test_along_a_flat_axis_steins_identity_has_no_noise(domain):
+    sample = domain.sample(unit_cube("uniform", domain.cube_dimension, 2)(100))
+    value = torch.rand(100, dtype=torch.float64)
+    shift, rest = domain.stein(sample, value, torch.zeros_like(sample.x))
+    u = sample.x - sample.middle
+    torch.testing.assert_close(shift / value[:, None], -u)
+    variance = sample.reach**2 / (1 if isinstance(domain, Gaussian) else 3)
+    torch.testing.assert_close((rest / value[:, None]).expand_as(u), variance.expand_as(u))
+
+
+@pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: type(domain).__name__)
+def test_variance_is_that_of_the_position_in_a_piece(domain):
+    sample = domain.sample(unit_cube("uniform", domain.cube_dimension, 3)(1 << 16))
+    square = (sample.x - sample.middle) ** 2
+    error = square.std(0) / math.sqrt(len(square))
+    assert ((square.mean(0) - domain.variance).abs() <= 4 * error).all()
+
+
+def test_fingerprints_tell_domains_apart():
+    one = Box([0, 0], [1, 2])
+    assert one.fingerprint == Box([0, 0], [1, 2]).fingerprint
+    others = [Box([0, 0], [1, 3]), Gaussian([0, 0], 1), Gaussian([0, 0], 2), *DOMAINS[2:]]
+    assert len({domain.fingerprint for domain in [one, *others]}) == 1 + len(others)
 
 
 def test_neighborhood_visits_all_balls_evenly_and_stays_inside():
     centers = np.random.default_rng(0).random((37, 4))
     domain = Neighborhood(centers, 0.1, clip=(0, 1))
     cube = unit_cube("sobol", domain.cube_dimension, 0)(128)
-    x, _ = domain.sample(cube)
+    x = domain.sample(cube).x
     ball = (cube[:, 0] * 37).long()
     counts = torch.bincount(ball, minlength=37)
     # One point in each of 128 intervals, of which a ball takes two whole ones and touches five.
@@ -130,7 +194,7 @@ def test_neighborhood_visits_all_balls_evenly_and_stays_inside():
 def test_neighborhood_ball_index_survives_rounding_up():
     last = torch.full((1, 3), 1 - 2.0**-53, dtype=torch.float64)
     for balls in range(1, 200):
-        x, _ = Neighborhood(np.arange(2.0 * balls).reshape(balls, 2), 0.5).sample(last)
+        x = Neighborhood(np.arange(2.0 * balls).reshape(balls, 2), 0.5).sample(last).x
         assert (x[0] > 2 * balls - 2).all()
 
 
@@ -249,3 +313,33 @@ def test_a_bad_loss_is_refused(loss, kind, message):
     x[:, 0] = torch.arange(8) / 8
     with pytest.raises(kind, match=message):
         loss_and_gradient(loss, x)
+
+
+def test_several_losses_share_the_points():
+    x = torch.rand(7, 3, dtype=torch.float64)
+    values = evaluate(lambda x: torch.stack([x[:, 0] ** 2, x.prod(1)], 1), x)
+    assert not values.alone
+    torch.testing.assert_close(values.value, torch.stack([x[:, 0] ** 2, x.prod(1)]))
+    first, second = values.gradient(0), values.gradient(1)
+    torch.testing.assert_close(first[:, 0], 2 * x[:, 0])
+    torch.testing.assert_close(second, x.prod(1, keepdim=True) / x)
+    assert evaluate(lambda x: x[:, 0], x).alone
+
+
+def test_without_derivative_no_graph_is_recorded():
+    seen = []
+
+    def loss(x):
+        seen.append(x.requires_grad)
+        return x[:, 0]
+
+    evaluate(loss, torch.ones(2, 1, dtype=torch.float64), derivative=False)
+    assert seen == [False]
+
+
+def test_half_precision_that_overflows_is_named():
+    x = torch.full((4, 1), 300.0, dtype=torch.float64)
+    with pytest.raises(
+        ValueError, match=r"got 4 NaN or infinite values.*float16.*model\.float\(\)"
+    ):
+        loss_and_gradient(lambda x: x.half()[:, 0] ** 2, x)
