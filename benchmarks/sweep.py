@@ -1,19 +1,26 @@
-"""The engine against one-network-at-a-time PyTorch, on the default grid of the digits.
+"""The engine against one-network-at-a-time PyTorch, its strategies, and how its cost grows.
 
-Run it as ``python benchmarks/sweep.py``. Both sides train with the same minibatches, attack steps,
-gradient penalty and optimiser; only training is timed, not measuring. The engine trains all 64
-networks. The peer is a plain loop over one `torch.nn.Module`: what it costs depends only on
-whether the network is attacked and whether it is penalised, so one network of each of the four
-kinds is timed and counted as often as the grid has it. The peer gets the number of threads that
-serves it best. Every timing is the least of several, taken in turns.
+Run it as ``python benchmarks/sweep.py``. First comes the default grid of the digits; then four
+networks of every convolving or attending model on images of MNIST's shape, with every strategy, of
+which the one that the engine's rule chooses is marked (the pixels are random, which changes no
+timing); last time and memory of the engine for 8, 64 and 512 networks and for half and all of the
+images.
 
-For information the same floating-point operations are also timed as bare matrix products, at the
-highest rate that this machine reached on products of the engine's shapes.
+Both sides train with the same minibatches, attack steps, gradient penalty and optimiser; only
+training is timed, not measuring. The engine trains all networks of a grid. The peer is a plain loop
+over one `torch.nn.Module`: what it costs depends only on whether the network is attacked and
+whether it is penalised, so on the default grid one network of each of the four kinds is timed and
+counted as often as the grid has it. The peer gets the number of threads that serves it best. Every
+timing is the least of several, taken in turns.
+
+For the default grid the same floating-point operations are also timed as bare matrix products, at
+the highest rate that this machine reached on products of the engine's shapes.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -23,21 +30,26 @@ from torch import nn
 from torch.nn import functional
 
 import qwidgets as qw
-from qwidgets.models import batched_forward, stack_parameters
+from qwidgets.models import STRATEGIES, batched_forward, stack_parameters
 from qwidgets.training import Epoch, TrainingSettings, train
 
 if TYPE_CHECKING:
     from qwidgets.data import Dataset
+    from qwidgets.models import Strategy
 
 
 def engine_epoch(
-    data: Dataset, grid: list[tuple[float, float]], settings: TrainingSettings
+    data: Dataset,
+    grid: list[tuple[float, float]],
+    settings: TrainingSettings,
+    model: str = "mlp",
+    strategy: Strategy | None = None,
 ) -> float:
     """Seconds in which the engine trains all networks for an epoch, the second one."""
-    network = qw.build_model("mlp", data)
+    network = qw.build_model(model, data)
     epsilon, strength = torch.tensor(grid, dtype=torch.float64).unbind(1)
     events = train(
-        batched_forward(network, data.input_shape),
+        batched_forward(network, data.input_shape, strategy=strategy),
         stack_parameters([network] * len(grid)),
         data,
         epsilon,
@@ -62,10 +74,12 @@ def attacked(
     return moved
 
 
-def plain_epoch(data: Dataset, point: tuple[float, float], settings: TrainingSettings) -> float:
+def plain_epoch(
+    data: Dataset, point: tuple[float, float], settings: TrainingSettings, model: str = "mlp"
+) -> float:
     """Seconds in which PyTorch trains one network for an epoch, the second one."""
     epsilon, strength = point
-    network = qw.build_model("mlp", data)
+    network = qw.build_model(model, data)
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.learning_rate)
     for _ in range(2):
         start = time.perf_counter()
@@ -111,23 +125,25 @@ def product_rate(networks: int, rows: int) -> float:
     return 2.0 * x.numel() * 128 / min(one() for _ in range(300))
 
 
-def main() -> None:
-    """Time both and print the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3, help="timings of which the least counts")
-    repeats = parser.parse_args().repeats
+def settings_for(batch_size: int, learning_rate: float, attack_steps: int) -> TrainingSettings:
+    """Two epochs at full radius, of which the second is timed."""
+    return TrainingSettings(
+        epochs=2,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        attack_steps=attack_steps,
+        warm_up=0.0,
+    )
 
+
+def default_grid(repeats: int) -> None:
+    """Print the engine, its peer and the arithmetic on the default grid of the digits."""
     data = qw.load_data("digits")
     units = qw.iterate_sweep(epochs=1)
     chosen = next(state.sweep for state in units if state.sweep is not None).settings
     units.close()
     grid = [(epsilon, value) for epsilon in chosen.epsilon for value in chosen.regularization]
-    settings = TrainingSettings(
-        epochs=2,
-        batch_size=chosen.batch_size,
-        learning_rate=chosen.learning_rate,
-        attack_steps=chosen.attack_steps,
-    )
+    settings = settings_for(chosen.batch_size, chosen.learning_rate, chosen.attack_steps)
     kinds = Counter((bool(epsilon), bool(strength)) for epsilon, strength in grid)
     cores = torch.get_num_threads()
 
@@ -143,6 +159,7 @@ def main() -> None:
             torch.set_num_threads(threads)
             for kind, seconds in times.items():
                 seconds.append(plain_epoch(data, (0.1 * kind[0], 0.1 * kind[1]), settings))
+    torch.set_num_threads(cores)
     by_threads = {
         threads: sum(count * min(times[kind]) for kind, count in kinds.items())
         for threads, times in plain.items()
@@ -156,7 +173,64 @@ def main() -> None:
         print(f"PyTorch, one at a time    {seconds:8.2f} s an epoch ({threads} threads)")
     print(f"arithmetic alone          {floor:8.2f} s an epoch ({max(rates) / 1e9:.0f} Gflop/s)")
     print(f"engine is {by_threads[best] / min(engine):.1f} times faster (goal: 20)")
-    print(f"engine takes {min(engine) / floor:.2f} times the arithmetic")
+    print(f"engine takes {min(engine) / floor:.2f} times the arithmetic (goal: at most 2.5)")
+
+
+def all_models(repeats: int) -> None:
+    """Print every strategy of every model beside one network at a time, on images like MNIST's."""
+    generator = torch.Generator().manual_seed(0)
+    inputs, labels = torch.rand((532, 1, 28, 28), generator=generator), torch.arange(532) % 10
+    data = qw.Dataset.from_arrays(
+        inputs[20:], labels[20:], test_inputs=inputs[:20], test_labels=labels[:20]
+    )
+    grid = [(epsilon, strength) for epsilon in (0.0, 0.1) for strength in (0.0, 0.1)]
+    settings = settings_for(batch_size=64, learning_rate=1e-3, attack_steps=5)
+    cores = torch.get_num_threads()
+    print(f"\n28 x 28 images, {len(grid)} networks: times faster than one at a time")
+    for model in ("conv", "resnet", "attention"):
+        ruled = batched_forward(qw.build_model(model, data)).strategy
+        strategies = [name for name in STRATEGIES if name != "stacked"]
+        engine: dict[str, list[float]] = {name: [] for name in strategies}
+        plain: dict[int, list[float]] = {threads: [] for threads in range(1, cores + 1)}
+        for _ in range(repeats):
+            for name in strategies:
+                engine[name].append(engine_epoch(data, grid, settings, model, name))
+            for threads, times in plain.items():
+                torch.set_num_threads(threads)
+                times.append(sum(plain_epoch(data, point, settings, model) for point in grid))
+            torch.set_num_threads(cores)
+        best = min(min(times) for times in plain.values())
+        columns = [
+            f"{name}{'*' if name == ruled else ''} {best / min(times):.2f}"
+            for name, times in engine.items()
+        ]
+        print(f"{model:10}", *columns, f"  ({best:.2f} s an epoch one at a time)")
+    print("* what the engine's rule chooses")
+
+
+def growth() -> None:
+    """Print time and memory of an epoch as networks and images grow."""
+    data = qw.load_data("digits")
+    half = data.subset(train=len(data.train_labels) // 2)
+    settings = settings_for(batch_size=64, learning_rate=2e-3, attack_steps=5)
+    print("\nnetworks   images   s an epoch   ms a network and 1000 images   peak memory in MiB")
+    for networks in (8, 64, 512):
+        grid = [(0.1, 0.1)] * networks
+        for part in (half, data):
+            seconds, images = engine_epoch(part, grid, settings), len(part.train_labels)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            each = 1e6 * seconds / networks / images
+            print(f"{networks:8} {images:8} {seconds:12.2f} {each:30.1f} {peak:20.0f}")
+
+
+def main() -> None:
+    """Print all of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3, help="timings of which the least counts")
+    repeats = parser.parse_args().repeats
+    default_grid(repeats)
+    all_models(repeats)
+    growth()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ arXiv 1706.06083 (PGD).
 
 from __future__ import annotations
 
+import copy
 import difflib
+import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -28,12 +30,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qwidgets.models import evaluating, log_odds_against
+from qwidgets.models import evaluating
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 Model = Callable[[Tensor], Tensor]
+
+# So many sizes a batch may shrink through while inputs are broken.
+_SIZES = 32
 
 
 class Ball(ABC):
@@ -60,20 +65,21 @@ class Ball(ABC):
 
     def take(self, columns: Tensor) -> Self:
         """Keep some inputs: `columns` (*leading[:-1], K) int64 are indices on the batch axis."""
-        axis = self.epsilon.ndim - 1
-        return type(self)(
-            self.center.take_along_dim(self.spread(columns), axis),
-            self.epsilon.take_along_dim(columns, axis),
-            self.value_range,
-        )
+        kept = copy.copy(self)
+        kept.center = take(self.center, columns)
+        kept.epsilon = self.epsilon.gather(-1, columns)
+        return kept
 
-    def random_start(self, generator: torch.Generator) -> Tensor:
-        """Draw a uniform point of every ball, (*leading, *shape), and cut it to the range.
+    def random_start(self, generator: torch.Generator, copies: int = 1) -> Tensor:
+        """Draw a random point of every ball, (*leading, *shape), and cut it to the range.
 
-        The draw is made once per position on the batch axis and shared by all networks.
+        The draw is made once per position on the batch axis and shared by all networks. A batch
+        that holds the same inputs in several `copies`, one set after the other, gets for each copy
+        of an input the same relative position.
         """
-        shape = self.center.shape[self.epsilon.ndim - 1 :]
-        offset = self._unit_offset(shape, generator).to(self.center.device)
+        count, *shape = self.center.shape[self.epsilon.ndim - 1 :]
+        offset = self._unit_offset(torch.Size([count // copies, *shape]), generator)
+        offset = offset.repeat(copies, *[1] * len(shape)).to(self.center.device)
         return self.project(self.center + self.spread(self.epsilon).to(offset.dtype) * offset)
 
     @abstractmethod
@@ -86,7 +92,7 @@ class Ball(ABC):
 
     @abstractmethod
     def _unit_offset(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        """Uniform points of the unit ball, one for each index on axis 0."""
+        """Random points of the unit ball, one for each index on axis 0."""
 
 
 @final
@@ -97,12 +103,18 @@ class LinfBall(Ball):
         super().__init__(center, epsilon, value_range)
         # Rounded down to the dtype first: else a difference taken in it may round up past it.
         radius = _displaced(center.new_zeros(()), self.spread(epsilon)).double()
-        self._lower = _displaced(center, -radius).clamp(min=value_range[0])
-        self._upper = _displaced(center, radius).clamp(max=value_range[1])
+        self.lower = _displaced(center, -radius).clamp(min=value_range[0])
+        self.upper = _displaced(center, radius).clamp(max=value_range[1])
+
+    def take(self, columns: Tensor) -> Self:
+        """Keep some inputs, and their intervals as they are."""
+        kept = super().take(columns)
+        kept.lower, kept.upper = take(self.lower, columns), take(self.upper, columns)
+        return kept
 
     def project(self, x: Tensor) -> Tensor:
         """Cut every coordinate to its interval."""
-        return x.clamp(self._lower, self._upper)
+        return x.clamp(self.lower, self.upper)
 
     def ascend(self, x: Tensor, gradient: Tensor, step_size: Tensor) -> Tensor:
         """Move every coordinate by the step, along the sign of the gradient, then project."""
@@ -146,12 +158,22 @@ class L2Ball(Ball):
     def _unit_offset(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
         device, dtype = generator.device, self.center.dtype
         normal = torch.randn(shape, generator=generator, device=device, dtype=dtype).flatten(1)
-        volume = torch.rand((shape[0], 1), generator=generator, device=device, dtype=dtype)
-        direction = torch.nn.functional.normalize(normal)
-        return (volume.pow(1 / normal.shape[1]) * direction).reshape(shape)
+        # Uniform in length, not in volume: nearly all volume lies at the surface in many
+        # dimensions, and from there the way to the worst case is longest.
+        radius = torch.rand((shape[0], 1), generator=generator, device=device, dtype=dtype)
+        return (radius * torch.nn.functional.normalize(normal)).reshape(shape)
 
 
 _BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball}
+
+
+def take(values: Tensor, columns: Tensor) -> Tensor:
+    """Take from values (*leading, B, ...) those at `columns` (*leading, K) of the batch axis."""
+    axis = columns.ndim - 1
+    each = columns.flatten(0, axis - 1) if axis else columns.unsqueeze(0)
+    first = values.shape[axis] * torch.arange(len(each), device=columns.device).unsqueeze(1)
+    taken = values.flatten(0, axis).index_select(0, (each + first).flatten())
+    return taken.view(*columns.shape, *values.shape[axis + 1 :])
 
 
 def _displaced(center: Tensor, displacement: Tensor) -> Tensor:
@@ -196,8 +218,7 @@ def fgsm(
     radius = _checked_radius("epsilon", epsilon, y)
     ball = LinfBall(x, radius, value_range)
     with evaluating(model):
-        _, gradient = _logits_and_gradient(model, x, y)
-    return torch.where(ball.spread(radius) == 0, x, ball.ascend(x, gradient, radius))
+        return _ascended(model, ball, x, y, radius, steps=1)
 
 
 def pgd(
@@ -239,7 +260,8 @@ def pgd(
     step_size : float or torch.Tensor, optional
         Length of a step in the same norm, by default ``2.5 * epsilon / steps``.
     random_start : bool
-        Start from a uniform point of the ball, by default, or from the clean input.
+        Start from a random point of the ball, by default, or from the clean input. It is uniform in
+        linf; in l2 its direction is uniform and its distance is.
     value_range : (float, float)
         Smallest and largest valid value of an input coordinate.
     seed : int or torch.Generator
@@ -272,12 +294,72 @@ def pgd(
     else:
         stride = _checked_radius("step_size", step_size, y)
     ball = _checked_norm(norm)(x, radius, value_range)
-    adversarial = ball.random_start(_generator(seed)) if random_start else x
+    start = ball.random_start(_generator(seed)) if random_start else x
     with evaluating(model):
-        for _ in range(steps):
-            _, gradient = _logits_and_gradient(model, adversarial, y)
-            adversarial = ball.ascend(adversarial, gradient, stride)
-    return torch.where(ball.spread(radius) == 0, x, adversarial)
+        return _ascended(model, ball, start, y, stride, steps)
+
+
+def kl_pgd(
+    model: Model,
+    x: Tensor,
+    epsilon: float | Tensor,
+    *,
+    norm: str = "linf",
+    steps: int = 10,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    seed: int | torch.Generator = 0,
+) -> Tensor:
+    """PGD away from the model's own prediction: the inner maximisation of TRADES.
+
+    Ascends ``KL(softmax f(x) || softmax f(x'))`` over x' in the ball around x, from a random point
+    of it (at x itself the gradient vanishes), with steps of ``2.5 * epsilon / steps``.
+
+    Parameters
+    ----------
+    model, x, epsilon, norm, steps, value_range, seed
+        As for `pgd`; there are no labels, so `epsilon` is broadcast against the shape of the logits
+        without their last axis.
+
+    Returns
+    -------
+    torch.Tensor, (*leading, *shape)
+        The last iterate, detached, as for `pgd`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `pgd`.
+
+    References
+    ----------
+    Zhang et al., "Theoretically principled trade-off between robustness and accuracy",
+    arXiv 1901.08573.
+    """
+    with evaluating(model):
+        with torch.no_grad():
+            prediction = model(x).softmax(-1)
+        x, y = _checked_inputs(model, x, prediction.argmax(-1), value_range)
+        radius = _checked_radius("epsilon", epsilon, y)
+        steps = _checked_count("steps", steps)
+        ball = _checked_norm(norm)(x, radius, value_range)
+        start = ball.random_start(_generator(seed))
+        return _ascended(model, ball, start, y, 2.5 * radius / steps, steps, prediction)
+
+
+def _ascended(
+    model: Model,
+    ball: Ball,
+    start: Tensor,
+    y: Tensor,
+    step_size: Tensor,
+    steps: int,
+    prediction: Tensor | None = None,
+) -> Tensor:
+    x = start
+    for _ in range(steps):
+        _, gradient = _logits_and_gradient(model, x, y, prediction)
+        x = ball.ascend(x, gradient, step_size)
+    return torch.where(ball.spread(ball.epsilon) == 0, ball.center, x)
 
 
 def robust_accuracy(
@@ -307,7 +389,8 @@ def robust_accuracy(
     epsilons : array_like, (E,)
         Attack radii in input units, in any order.
     batch_size : int
-        Inputs attacked at once (for each network of an ensemble); limits memory.
+        Inputs attacked at once, those at different radii counted apart (for each network of an
+        ensemble); limits memory.
 
     Returns
     -------
@@ -327,47 +410,65 @@ def robust_accuracy(
     ball_type = _checked_norm(norm)
     generator = _generator(seed)
     axis = y.ndim - 1
+    positive = torch.from_numpy(radii[radii > 0]).to(x.device)
+    zero, copies = len(radii) - len(positive), max(1, len(positive))
     counts = torch.zeros((*y.shape[:-1], len(radii)), dtype=torch.int64)
     with evaluating(model):
-        for first in range(0, y.shape[-1], batch_size):
-            count = min(batch_size, y.shape[-1] - first)
-            inputs, labels = x.narrow(axis, first, count), y.narrow(axis, first, count)
-            alive = _is_correct(_logits(model, inputs, labels), labels)
-            state = generator.get_state()
-            for index, radius in enumerate(radii):
-                if radius > 0 and alive.any():
-                    epsilon = torch.full_like(labels, float(radius), dtype=torch.float64)
-                    ball = ball_type(inputs, epsilon, value_range)
-                    generator.set_state(state)
-                    start = ball.random_start(generator)
-                    alive = _survivors(model, ball, start, labels, alive, steps)
-                counts[..., index] += alive.sum(-1).cpu()
+        for inputs, labels in zip(
+            x.split(max(1, batch_size // copies), axis),
+            y.split(max(1, batch_size // copies), axis),
+            strict=True,
+        ):
+            correct = _is_correct(_logits(model, inputs, labels), labels)
+            counts[..., :zero] += correct.sum(-1, keepdim=True).cpu()
+            if len(positive):
+                # All radii at once: more rows for a product, fewer steps.
+                ball = ball_type(
+                    inputs.repeat(*[1] * axis, copies, *[1] * (x.ndim - y.ndim)),
+                    positive.repeat_interleave(labels.shape[-1]).expand(*y.shape[:-1], -1),
+                    value_range,
+                )
+                start = ball.random_start(generator, copies)
+                alive = _survivors(model, ball, start, labels, correct, steps)
+                counts[..., zero:] += alive.sum(-1).cpu()
     return counts.numpy()[..., place] / y.shape[-1]
 
 
-def _survivors(model: Model, ball: Ball, x: Tensor, y: Tensor, alive: Tensor, steps: int) -> Tensor:
-    """Which inputs (*leading) bool of those alive stay correct at every iterate from x on."""
+def _survivors(
+    model: Model, ball: Ball, x: Tensor, y: Tensor, correct: Tensor, steps: int
+) -> Tensor:
+    """Which inputs stay correct at every iterate from x on, at each of E increasing radii.
+
+    `ball` and `x` hold the inputs at the first radius, then at the second, and so on: their batch
+    axis is E times as long as that of the labels `y` (*leading, B) and of `correct`, the inputs
+    that are correct in the first place. The result is (*leading, E, B) bool.
+    """
     axis = y.ndim - 1
-    alive = alive.clone()
+    radii = ball.epsilon.shape[-1] // y.shape[-1]
+    alive = correct.unsqueeze(-2).repeat(*[1] * axis, radii, 1)
+    y = y.repeat(*[1] * axis, radii)
     columns = torch.arange(y.shape[-1], device=y.device).expand(y.shape)
+    grain = max(1, y.shape[-1] // _SIZES)
     for step in range(steps + 1):
-        now = alive.gather(-1, columns)
-        most = int(now.sum(-1).max())
+        now = alive.flatten(-2).gather(-1, columns)
+        most = min(grain * math.ceil(int(now.sum(-1).max()) / grain), columns.shape[-1])
         if most == 0:
             break
         if most < columns.shape[-1]:
             # Broken inputs need no further attack. Every network keeps as many columns as the one
             # with most survivors, so that the batch stays rectangular; the surplus stays broken.
+            # Only certain sizes occur: some kernels are compiled for each.
             keep = now.int().argsort(dim=-1, descending=True, stable=True)[..., :most]
             columns, now, y = (value.gather(-1, keep) for value in (columns, now, y))
-            x = x.take_along_dim(ball.spread(keep), axis)
-            ball = ball.take(keep)
+            x, ball = take(x, keep), ball.take(keep)
         if step == steps:
             logits = _logits(model, x, y)
         else:
             logits, gradient = _logits_and_gradient(model, x, y)
             x = ball.ascend(x, gradient, 2.5 * ball.epsilon / steps)
-        alive.scatter_(-1, columns, now & _is_correct(logits, y))
+        survived = alive.flatten(-2).scatter(-1, columns, now & _is_correct(logits, y))
+        # An input broken at a radius is broken at all larger ones.
+        alive = survived.view(alive.shape).cummin(-2).values
     return alive
 
 
@@ -381,15 +482,27 @@ def _logits(model: Model, x: Tensor, y: Tensor) -> Tensor:
         return _checked_logits(model(x), y)
 
 
-def _logits_and_gradient(model: Model, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits at x, and the direction in which the loss of every input rises, both detached."""
+def _logits_and_gradient(
+    model: Model, x: Tensor, y: Tensor, prediction: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Logits at x and the gradient there of what an attack ascends, both detached.
+
+    That is the log odds against the label y, or the divergence from a `prediction` (*leading,
+    classes), where one is given.
+    """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         logits = _checked_logits(model(x), y)
-        gradient = None
-        if logits.requires_grad:
-            objective = log_odds_against(logits, y).sum()
-            (gradient,) = torch.autograd.grad(objective, x, allow_unused=True)
+    gradient = None
+    if logits.requires_grad:
+        rise = logits.detach()
+        if prediction is None:
+            # The log odds rise by the softmax of the other logits, less that of y.
+            index = y.unsqueeze(-1)
+            rise = rise.scatter(-1, index, -torch.inf).softmax(-1).scatter_(-1, index, -1.0)
+        else:
+            rise = rise.softmax(-1) - prediction
+        (gradient,) = torch.autograd.grad(logits, x, rise, allow_unused=True)
     if gradient is None:
         message = (
             "model must compute its logits from x with differentiable torch operations, got logits "

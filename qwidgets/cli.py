@@ -155,14 +155,15 @@ def sweep(
         float | None, typer.Option(help="Window width of the packet, input units.")
     ] = None,
 ) -> None:
-    """Train and measure a grid of networks, and save it.
+    """Train and measure a grid of networks, and save it as it goes.
 
-    Ctrl-C stops the training; the epochs that are finished are saved.
+    Whatever stops it, Ctrl-C or a lost power, the same command goes on where it was.
     """
     _check_output(output, free=not output.exists() or (output / "manifest.json").is_file())
-    result = qw.sweep(
+    qw.sweep(
         data=data,
         model=model,
+        store=output,
         epsilon=_numbers("epsilon", epsilon),
         regularization=_numbers("regularization", regularization),
         regularizer=cast("Regularizer", regularizer),
@@ -173,7 +174,6 @@ def sweep(
         train_size=train_size,
         width=width,
     )
-    result.save(output)
     typer.echo(output.resolve())
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from qwidgets.training import REASONS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
 
     from qwidgets.measurement import Probes, Record
 
@@ -61,11 +61,24 @@ _VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
         "input unit ** -1/2",
     ),
 }
+_OF_A_CLASS = {
+    "position_std": ("effective radius Dx of the neighbourhood of the class", "input unit"),
+    "momentum_std": ("effective radius Dp of the neighbourhood of the class", "1 / input unit"),
+    "bound": ("sum of |C| over the pixels: Dx Dp is at least this", "1"),
+    "boundary": ("boundary term B of the neighbourhood of the class, mean over the pixels", "1"),
+}
+for _name, (_meaning, _unit) in _OF_A_CLASS.items():
+    _variable = f"neighborhood_{_name}"
+    _VARIABLES[_variable] = (("label",), _meaning, _unit)
+    _VARIABLES[f"{_variable}_error"] = (("label",), f"standard error of {_variable}", _unit)
+
+
+# What follows from the rest of a record.
+_DERIVED = {"clean_accuracy", "clean_accuracy_error", "robust_accuracy_error"}
 
 
 def make_cube(
     records: Sequence[Record],
-    diverged: NDArray[np.int64],
     probes: Probes,
     *,
     epsilon: Sequence[float],
@@ -79,10 +92,10 @@ def make_cube(
     Parameters
     ----------
     records : sequence of dict of str to ndarray, shape (N, ...)
-        For each epoch, from 0, what `measure` returned and ``train_loss`` (N,); N networks with the
+        For each epoch, from 0, what `measure` returned, what `measure_neighborhoods` did if it was
+        asked, and ``train_loss`` (N,), in the last one
+        also ``diverged`` and ``reason`` (N,), all as in `training.Epoch`; N networks with the
         regularization running fastest.
-    diverged : ndarray, shape (N,), int64
-        Epoch in which each network diverged, or -1.
     probes : Probes
         What was measured on.
     epsilon, regularization : sequence of float
@@ -111,11 +124,22 @@ def make_cube(
             {"long_name": meaning, "units": unit},
         )
         for name, (dimensions, meaning, unit) in _VARIABLES.items()
+        if name in stacked
     }
     variables["diverged"] = (
         _GRID,
-        diverged.reshape(shape),
-        {"long_name": "epoch in which the network diverged, -1 where it did not", "units": "1"},
+        records[-1]["diverged"].reshape(shape),
+        {"long_name": "epoch since which the network has failed, -1 where it works", "units": "1"},
+    )
+    variables["diverged_reason"] = (
+        _GRID,
+        records[-1]["reason"].reshape(shape),
+        {
+            "long_name": "why the network has failed",
+            "units": "1",
+            "flag_values": list(range(len(REASONS))),
+            "flag_meanings": list(REASONS),
+        },
     )
     variables["probe_image"] = (
         ("label", "probe"),
@@ -141,3 +165,29 @@ def make_cube(
         for name, values, meaning, unit in axes
     }
     return xr.Dataset(variables, coordinates, attributes)
+
+
+def records(cube: xr.Dataset) -> list[Record]:
+    """Take a cube apart again into the records of its epochs, bit for bit.
+
+    What only the last record of a cube has is left out: more epochs are to follow.
+
+    Parameters
+    ----------
+    cube : xarray.Dataset
+        What `make_cube` returned.
+
+    Returns
+    -------
+    list of dict of str to ndarray, shape (N, ...)
+    """
+    names = _VARIABLES.keys() - _DERIVED
+    stacked = {
+        name: cube[name].values.reshape(-1, *cube[name].shape[len(_GRID) :])
+        for name in names
+        if name in cube
+    }
+    return [
+        {name: values[:, epoch] for name, values in stacked.items()}
+        for epoch in range(cube.sizes["epoch"])
+    ]

@@ -23,7 +23,7 @@ from qwidgets.models import log_odds_against
 from qwidgets.section import PacketMoments, packet_moments
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     Record = dict[str, NDArray[Any]]
 
 # Units of work: small enough that a consumer can draw, pause or cancel between two of them.
-_VALUES_PER_ATTACK = 1 << 17
+_VALUES_PER_ATTACK = 1 << 18
 # Points of lines evaluated at once: more would not stay in the processor's cache.
-_POINTS_AT_ONCE = 1 << 12
+_POINTS_AT_ONCE = 5_000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,8 +81,8 @@ class Probes:
     norm: Literal["linf", "l2"]
     value_range: tuple[float, float]
     seed: int
-    points: int = 257
-    thinning: int = 2
+    points: int = 129
+    thinning: int = 1
 
     @property
     def kept_t(self) -> Tensor:
@@ -122,51 +122,67 @@ def measure(
         ``packet`` (N, L, T'). A network with weights that are not finite has NaN everywhere.
     """
     first = next(iter(parameters.values()))
-    networks = len(first)
     finite = torch.stack([value.isfinite().flatten(1).all(1) for value in parameters.values()])
     broken = ~finite.all(0).cpu().numpy()
-    images = max(1, _VALUES_PER_ATTACK // (networks * probes.inputs[0].numel()))
+    # A processor is busy with one network at a time: what one network does then cannot depend on
+    # the others, and its many rows make large products. Other devices need all networks for that.
+    abreast = 1 if first.device.type == "cpu" else len(first)
+    per_image = abreast * len(probes.attack_epsilon) * probes.inputs[0].numel()
+    images = max(1, _VALUES_PER_ATTACK // per_image)
     attacked = list(zip(probes.inputs.split(images), probes.labels.split(images), strict=True))
-    lines = probes.packets.flatten()
-    units = len(attacked) + len(lines)
+    lines = probes.packets.flatten().split(max(1, _POINTS_AT_ONCE // (abreast * probes.points)))
+    groups = [
+        dict(zip(parameters, some, strict=True))
+        for some in zip(*(value.split(abreast) for value in parameters.values()), strict=True)
+    ]
+    units, unit = len(groups) * (len(attacked) + len(lines)), 0
 
-    starts = torch.Generator(first.device).manual_seed(probes.seed)
-    test_loss = torch.zeros(networks, dtype=torch.float64, device=first.device)
-    correct = np.zeros((networks, len(probes.attack_epsilon)))
-    for unit, (x, y) in enumerate(attacked, start=1):
-        everywhere = y.expand(networks, -1)
-        with torch.no_grad():
-            test_loss += _cross_entropy(forward(parameters, x), everywhere).double().sum(1)
-        accuracy = robust_accuracy(
-            partial(forward, parameters),
-            x.expand(networks, *x.shape),
-            everywhere,
-            probes.attack_epsilon,
-            norm=probes.norm,
-            steps=probes.attack_steps,
-            value_range=probes.value_range,
-            seed=starts,
+    test_loss, correct, packets = [], [], []
+    for group in groups:
+        starts = torch.Generator(first.device).manual_seed(probes.seed)
+        loss = torch.zeros(abreast, dtype=torch.float64, device=first.device)
+        count = np.zeros((abreast, len(probes.attack_epsilon)))
+        for x, y in attacked:
+            everywhere = y.expand(abreast, -1)
+            with torch.no_grad():
+                loss += _cross_entropy(forward(group, x), everywhere).double().sum(1)
+            accuracy = robust_accuracy(
+                partial(forward, group),
+                x.expand(abreast, *x.shape),
+                everywhere,
+                probes.attack_epsilon,
+                norm=probes.norm,
+                steps=probes.attack_steps,
+                value_range=probes.value_range,
+                batch_size=len(y) * len(probes.attack_epsilon),
+                seed=starts,
+            )
+            # Whole numbers of images: adding them up is exact.
+            count += np.rint(accuracy * len(y))
+            unit += 1
+            yield unit / units
+        test_loss.append(loss)
+        correct.append(count)
+        parts = []
+        for some in lines:
+            parts.append(_packets(forward, group, probes.inputs[some], probes.labels[some], probes))
+            unit += 1
+            yield unit / units
+        packets.append(
+            PacketMoments(*(torch.cat(values, 1) for values in zip(*parts, strict=True)))
         )
-        # Whole numbers of images: adding them up is exact.
-        correct += np.rint(accuracy * len(y))
-        yield unit / units
-    x, y = probes.inputs[lines], probes.labels[lines]
-    directions = _directions(forward, parameters, x, y, probes)
-    packets = []
-    for unit in range(len(lines)):
-        packets.append(_packets(forward, parameters, x[unit], directions[:, unit], y[unit], probes))
-        yield (len(attacked) + unit + 1) / units
 
-    per_label = (networks, *probes.packets.shape)
+    everything = PacketMoments(*(torch.cat(values) for values in zip(*packets, strict=True)))
+    labels, each = probes.packets.shape
     position, momentum, product = (
-        torch.stack([getattr(part, name) for part in packets], 1).cpu().numpy().reshape(per_label)
-        for name in ("position_std", "momentum_std", "product")
+        values.cpu().numpy().reshape(-1, labels, each)
+        for values in (everything.position_std, everything.momentum_std, everything.product)
     )
-    reference = [part.amplitude for part in packets[:: per_label[2]]]
+    reference = everything.amplitude[:, ::each, :: probes.thinning]
     record: Record = {
-        "test_loss": (test_loss / len(probes.labels)).cpu().numpy(),
-        "robust_accuracy": correct / len(probes.labels),
-        "packet": torch.stack(reference, 1)[..., :: probes.thinning].float().cpu().numpy(),
+        "test_loss": (torch.cat(test_loss) / len(probes.labels)).cpu().numpy(),
+        "robust_accuracy": np.concatenate(correct) / len(probes.labels),
+        "packet": reference.float().cpu().numpy(),
         "undefined_packets": np.isnan(product).sum(-1),
     }
     for name, values in (
@@ -222,45 +238,24 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return functional.softplus(log_odds_against(logits, labels), threshold=40.0)
 
 
+def _joined(packets: Sequence[PacketMoments[Tensor]], axis: int) -> PacketMoments[Tensor]:
+    return PacketMoments(*(torch.cat(values, axis) for values in zip(*packets, strict=True)))
+
+
 def _packets(
     forward: BatchedForward,
     parameters: Mapping[str, Tensor],
     x: Tensor,
-    directions: Tensor,
     y: Tensor,
     probes: Probes,
 ) -> PacketMoments[Tensor]:
-    """Packets (N,) of one image (...), on the line through it in each network's direction."""
-    abreast = max(1, _POINTS_AT_ONCE // probes.points)
-    each = zip(*(value.split(abreast) for value in parameters.values()), strict=True)
-    losses: list[Tensor] = []
-    slopes: list[Tensor] = []
-    for values, direction in zip(each, directions.split(abreast), strict=True):
-        t = probes.t.to(x).repeat(len(direction), 1).requires_grad_()
-        some = dict(zip(parameters, values, strict=True))
-        loss = _cross_entropy(_along(forward, some, x, direction, t), y.expand(t.shape))
-        slopes += torch.autograd.grad(loss.sum(), t)
-        losses.append(loss.detach())
-    return packet_moments(probes.t, torch.cat(losses), torch.cat(slopes), probes.width)
-
-
-def _along(
-    forward: BatchedForward,
-    parameters: Mapping[str, Tensor],
-    x: Tensor,
-    direction: Tensor,
-    t: Tensor,
-) -> Tensor:
-    """Return the logits (N, T, C) at the points ``x + t direction``, t (N, T)."""
-    layer = forward.input_layer
-    if layer is None:
-        return forward(parameters, x + t.reshape(*t.shape, *[1] * x.ndim) * direction.unsqueeze(1))
-    # Points of a line have two coordinates, (t, 1): the first layer, which is affine, is restricted
-    # to them. That saves all its products with the features, a third of the work for the digits.
-    weight = f"{layer}.weight"
-    line = torch.stack([direction, x.expand(direction.shape)], -1).flatten(1, -2)
-    points = torch.stack([t, torch.ones_like(t)], -1).reshape(*t.shape, *[1] * (x.ndim - 1), 2)
-    return forward({**parameters, weight: parameters[weight] @ line}, points)
+    """Packets (N, K) of K images (K, ...), on the line through each in each network's direction."""
+    directions = _directions(forward, parameters, x, y, probes)
+    t = probes.t.to(x).repeat(*directions.shape[:2], 1).requires_grad_()
+    logits = forward.along(parameters, x, directions, t)
+    loss = _cross_entropy(logits, y.unsqueeze(1).expand(t.shape))
+    (slope,) = torch.autograd.grad(loss.sum(), t)
+    return packet_moments(probes.t, loss, slope, probes.width)
 
 
 def _directions(

@@ -9,12 +9,16 @@ whose uncertainty is measured.
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
+import operator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, final
+from typing import TYPE_CHECKING, Literal, final, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +26,11 @@ if TYPE_CHECKING:
     from qwidgets.data import Dataset
 
 Strategy = Literal["stacked", "vmap", "loop"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
+
+# From so many rows of one network on, and layers at least so wide, its products are worth oneDNN's
+# preparations.
+_MANY_ROWS, _WIDE = 512, 32
 
 # Up to this side the first convolution keeps every pixel.
 _LARGEST_SMALL_IMAGE = 16
@@ -33,9 +42,13 @@ def build_model(name: str, data: Dataset, *, seed: int = 0) -> nn.Module:
     Parameters
     ----------
     name : str
-        ``"mlp"``: two hidden layers of 128 rectified units. ``"conv"``: 3 x 3 convolutions of
-        16, 16 and 32 rectified channels, the last with stride 2 (the first too where images are
-        larger than 16 pixels), and a linear head; inputs must be images.
+        ``"mlp"``: two hidden layers of 128 rectified units. The others take images. ``"conv"``:
+        3 x 3 convolutions of 16, 16 and 32 rectified channels, the last with stride 2 (the first
+        too where images are larger than 16 pixels), and a linear head. ``"resnet"``: a convolution
+        (of stride 2 likewise), three residual blocks of 16, 32 and 64 channels with group
+        normalisation, and a linear head. ``"attention"``: a transformer of two blocks, 64 features
+        and 4 heads on patches (16 to 64 of them in images of 8 x 8 to 32 x 32 pixels), and a linear
+        head on all of them.
     data : Dataset
         Gives the input shape and the number of classes.
     seed : int
@@ -78,30 +91,159 @@ def _mlp(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     )
 
 
-def _conv(input_shape: tuple[int, ...], classes: int) -> nn.Module:
-    axes = ("channels", "height", "width")
-    if len(input_shape) != len(axes):
+def _image_shape(name: str, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Channels, height and width, or the reason why the model cannot take the inputs."""
+    try:
+        channels, height, width = input_shape
+    except ValueError:
         message = (
-            f"model 'conv' needs images of shape ({', '.join(axes)}), "
+            f"model {name!r} needs images of shape (channels, height, width), "
             f"got inputs of shape {input_shape}; use model='mlp'."
         )
-        raise ValueError(message)
-    channels, height, width = input_shape
+        raise ValueError(message) from None
+    return channels, height, width
+
+
+def _first_stride(height: int, width: int) -> int:
+    return 2 if min(height, width) > _LARGEST_SMALL_IMAGE else 1
+
+
+def _convolution(channels: int, features: int, stride: int = 1, size: int = 3) -> nn.Conv2d:
+    return nn.Conv2d(
+        channels, features, size, stride=stride, padding=size // 2, dtype=torch.float32
+    )
+
+
+def _conv(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    channels, height, width = _image_shape("conv", input_shape)
     layers: list[nn.Module] = []
-    first_stride = 2 if min(height, width) > _LARGEST_SMALL_IMAGE else 1
-    for features, stride in ((16, first_stride), (16, 1), (32, 2)):
-        layers += [
-            nn.Conv2d(channels, features, 3, stride=stride, padding=1, dtype=torch.float32),
-            nn.ReLU(),
-        ]
+    for features, stride in ((16, _first_stride(height, width)), (16, 1), (32, 2)):
+        layers += [_convolution(channels, features, stride), nn.ReLU()]
         channels, height, width = features, -(-height // stride), -(-width // stride)
     head = nn.Linear(channels * height * width, classes, dtype=torch.float32)
     return nn.Sequential(*layers, nn.Flatten(start_dim=-3), head)
 
 
+class _Residual(nn.Module):
+    """Two convolutions beside a skip connection (He et al., arXiv 1603.05027).
+
+    Normalised over groups of channels of one image: an output that depends on the other images of
+    the batch, as with batch normalisation, would be no loss function of its own image.
+    """
+
+    def __init__(self, channels: int, features: int, stride: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            *_normalised(channels),
+            _convolution(channels, features, stride),
+            *_normalised(features),
+            _convolution(features, features),
+        )
+        self.skip = nn.Identity() if stride == 1 else _convolution(channels, features, stride, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        total: Tensor = self.skip(x) + self.branch(x)
+        return total
+
+
+def _normalised(channels: int) -> tuple[nn.Module, nn.Module]:
+    return nn.GroupNorm(channels // 8, channels, dtype=torch.float32), nn.ReLU()
+
+
+def _resnet(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    channels, height, width = _image_shape("resnet", input_shape)
+    first = _first_stride(height, width)
+    for stride in (first, 2, 2):
+        height, width = -(-height // stride), -(-width // stride)
+    return nn.Sequential(
+        _convolution(channels, 16, first),
+        _Residual(16, 16, 1),
+        _Residual(16, 32, 2),
+        _Residual(32, 64, 2),
+        *_normalised(64),
+        nn.Flatten(start_dim=-3),
+        nn.Linear(64 * height * width, classes, dtype=torch.float32),
+    )
+
+
+class _Attention(nn.Module):
+    """Self-attention of several heads (Vaswani et al., arXiv 1706.03762).
+
+    Written out, since PyTorch's fused kernels cannot be differentiated twice.
+    """
+
+    def __init__(self, features: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.projections = nn.Linear(features, 3 * features, dtype=torch.float32)
+        self.output = nn.Linear(features, features, dtype=torch.float32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        each = self.projections(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = each.unbind()
+        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+        mixed = (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
+        output: Tensor = self.output(mixed)
+        return output
+
+
+class _Block(nn.Module):
+    """Attention and a perceptron, each beside a skip connection and normalised before."""
+
+    def __init__(self, features: int, heads: int) -> None:
+        super().__init__()
+        self.attention = nn.Sequential(
+            nn.LayerNorm(features, dtype=torch.float32), _Attention(features, heads)
+        )
+        self.perceptron = nn.Sequential(
+            nn.LayerNorm(features, dtype=torch.float32),
+            nn.Linear(features, 2 * features, dtype=torch.float32),
+            nn.GELU(),
+            nn.Linear(2 * features, features, dtype=torch.float32),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(x)
+        total: Tensor = x + self.perceptron(x)
+        return total
+
+
+class _PatchTransformer(nn.Module):
+    """A vision transformer (Dosovitskiy et al., arXiv 2010.11929) without a class token.
+
+    Its head sees every patch: with a mean over them it learns far slower from few images.
+    """
+
+    def __init__(self, input_shape: tuple[int, int, int], classes: int) -> None:
+        super().__init__()
+        channels, height, width = input_shape
+        features, heads = 64, 4
+        side = max(2, -(-min(height, width) // 8))
+        self.patches = nn.Conv2d(channels, features, side, stride=side, dtype=torch.float32)
+        count = (height // side) * (width // side)
+        self.position = nn.Parameter(torch.empty((count, features), dtype=torch.float32))
+        self.blocks = nn.Sequential(_Block(features, heads), _Block(features, heads))
+        self.head = nn.Sequential(
+            nn.LayerNorm(features, dtype=torch.float32),
+            nn.Flatten(start_dim=-2),
+            nn.Linear(count * features, classes, dtype=torch.float32),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(-2).transpose(-1, -2) + self.position
+        logits: Tensor = self.head(self.blocks(tokens))
+        return logits
+
+
+def _attention(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    return _PatchTransformer(_image_shape("attention", input_shape), classes)
+
+
 _ARCHITECTURES: dict[str, Callable[[tuple[int, ...], int], nn.Module]] = {
     "mlp": _mlp,
     "conv": _conv,
+    "resnet": _resnet,
+    "attention": _attention,
 }
 
 
@@ -119,6 +261,10 @@ def _initialise(model: nn.Module, generator: torch.Generator) -> None:
             layer.weight.uniform_(-gain * limit, gain * limit, generator=generator)
             if layer.bias is not None:
                 layer.bias.uniform_(-limit, limit, generator=generator)
+        elif isinstance(layer, nn.GroupNorm | nn.LayerNorm):
+            layer.reset_parameters()  # ones and zeros
+        elif isinstance(layer, _PatchTransformer):
+            layer.position.normal_(std=0.5, generator=generator)
 
 
 def stack_parameters(models: Sequence[nn.Module]) -> dict[str, Tensor]:
@@ -190,16 +336,6 @@ class BatchedForward:
         self._input_ndim = input_ndim
         self.strategy: Strategy = strategy
 
-    @property
-    def input_layer(self) -> str | None:
-        """Name of the linear layer that takes the flattened inputs, None where there is none."""
-        if self.strategy != "stacked":
-            return None
-        for name, layer in self._model.named_modules(remove_duplicate=False):
-            if isinstance(layer, nn.Linear | nn.ReLU):
-                return name if isinstance(layer, nn.Linear) else None
-        return None
-
     def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Evaluate every network; differentiable any number of times.
 
@@ -225,7 +361,10 @@ class BatchedForward:
             raise ValueError(message)
         shared = extra == 0
         if self.strategy == "stacked":
-            return self._stacked(params, x, shared=shared)
+            # Every layout of these products measures the same, the arithmetic takes the time: the
+            # plain one is (N, B, features).
+            hidden = x.flatten(-self._input_ndim)
+            return self._stacked(params, hidden.expand(networks, -1, -1) if shared else hidden)
         if self.strategy == "vmap":
             return torch.func.vmap(self._one, in_dims=(0, None if shared else 0))(dict(params), x)
         # unbind, not indexing: its backward is one stack instead of N full-size scatters.
@@ -242,40 +381,104 @@ class BatchedForward:
         logits: Tensor = torch.func.functional_call(self._model, params, (x,))
         return logits
 
-    def _stacked(self, params: Mapping[str, Tensor], x: Tensor, *, shared: bool) -> Tensor:
-        # Every layout of these products measures the same, the arithmetic takes the time: the plain
-        # one is (N, B, features).
-        hidden = x.flatten(-self._input_ndim)
-        if shared:
-            hidden = hidden.expand(len(next(iter(params.values()))), -1, -1)
-        for name, layer in self._model.named_modules(remove_duplicate=False):
-            if isinstance(layer, nn.ReLU):
+    def along(
+        self, params: Mapping[str, Tensor], x: Tensor, direction: Tensor, t: Tensor
+    ) -> Tensor:
+        """Evaluate every network on lines: its logits at ``x + t direction``.
+
+        Parameters
+        ----------
+        params : mapping of str to torch.Tensor, each (N, *shape)
+            Stacked parameters.
+        x : torch.Tensor, (K, *input_shape)
+            Where the K lines begin, shared by all networks.
+        direction : torch.Tensor, (N, K, *input_shape)
+            Where they lead.
+        t : torch.Tensor, (N, K, T)
+            Points of each line.
+
+        Returns
+        -------
+        torch.Tensor, (N, K, T, classes)
+            Logits, differentiable with respect to `t` any number of times.
+        """
+        if self.strategy != "stacked" or not isinstance(self._layers()[0][1], nn.Linear):
+            spread = t.reshape(*t.shape, *[1] * (x.ndim - 1))
+            points = x.unsqueeze(1) + spread * direction.unsqueeze(2)
+            logits = self(params, points.flatten(1, 2))
+            return logits.reshape(*t.shape, -1)
+        # The first layer is affine, so along a line it takes two products with the features,
+        # whatever the number of points: what is left of it there is (t, 1) times a 2-row matrix.
+        name = self._layers()[0][0]
+        weight = params[f"{name}.weight"].transpose(1, 2)
+        start = x.flatten(1).expand(len(weight), -1, -1) @ weight
+        if f"{name}.bias" in params:
+            start = start + params[f"{name}.bias"].unsqueeze(1)
+        line = torch.stack([direction.flatten(2) @ weight, start], 2)
+        points = torch.stack([t, torch.ones_like(t)], -1)
+        hidden = torch.bmm(points.flatten(0, 1), line.flatten(0, 1))
+        hidden = hidden.view(len(weight), -1, hidden.shape[-1])
+        return self._stacked(params, hidden, first=1).reshape(*t.shape, -1)
+
+    def _layers(self) -> list[tuple[str, nn.Module]]:
+        """Linear and rectifying layers of a stacked model, with their names."""
+        named = self._model.named_modules(remove_duplicate=False)
+        return [(name, layer) for name, layer in named if isinstance(layer, nn.Linear | nn.ReLU)]
+
+    def _stacked(self, params: Mapping[str, Tensor], hidden: Tensor, *, first: int = 0) -> Tensor:
+        """Apply the layers from number `first` on to (N, B, features)."""
+        for name, layer in self._layers()[first:]:
+            if isinstance(layer, nn.Linear):
+                hidden = _affine(hidden, params[f"{name}.weight"], params.get(f"{name}.bias"))
+            else:
                 hidden = hidden.relu()
-            elif isinstance(layer, nn.Linear):
-                weight = params[f"{name}.weight"].transpose(1, 2)
-                bias = params.get(f"{name}.bias")
-                if bias is None:
-                    hidden = torch.bmm(hidden, weight)
-                else:
-                    hidden = torch.baddbmm(bias.unsqueeze(1), hidden, weight)
         return hidden
 
 
-def batched_forward(model: nn.Module, input_shape: tuple[int, ...] | None = None) -> BatchedForward:
+def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return ``x weight^T + bias`` of N layers: (N, B, inputs) to (N, B, outputs)."""
+    if (
+        len(x) == 1
+        and x.shape[1] >= _MANY_ROWS
+        and min(weight.shape[1:]) >= _WIDE
+        and (x.device.type, x.dtype) == ("cpu", torch.float32)
+        and torch.backends.mkldnn.is_available()
+    ):
+        # oneDNN's convolution of 1 x 1 pixels is this product, and on processors whose vector units
+        # MKL leaves half idle (AMD's) it takes half the time. PyTorch gives it the convolution if
+        # that is dilated, which means nothing for one pixel.
+        pixels = x.unsqueeze(1).permute(0, 3, 1, 2)
+        own_bias = None if bias is None else bias[0]
+        product = functional.conv2d(pixels, weight[0, :, :, None, None], own_bias, dilation=2)
+        return product.permute(0, 2, 3, 1).squeeze(1)
+    if bias is None:
+        return torch.bmm(x, weight.transpose(1, 2))
+    return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+
+
+def batched_forward(
+    model: nn.Module,
+    input_shape: tuple[int, ...] | None = None,
+    *,
+    strategy: Strategy | None = None,
+) -> BatchedForward:
     """Prepare an architecture for evaluating many networks as one program.
 
     The strategy follows from the architecture and the device alone, so that reruns are
     bit-identical: a `Sequential` of `Flatten`, `Linear` and `ReLU` is ``"stacked"``; a model with
     convolutions is a ``"loop"`` on the CPU, where batching them costs time; the rest is ``"vmap"``.
+    ``benchmarks/sweep.py`` times all strategies of all models beside this rule.
 
     Parameters
     ----------
     model : torch.nn.Module
-        The architecture; only its structure and device are used. It must hold no buffers (running
-        statistics), which N networks cannot share.
+        The architecture; only its structure, device and constant buffers are used.
     input_shape : tuple of int, optional
         Shape of one input. May be left out where the first layer tells how many axes an input
         has: every network of `build_model`, and any that begins with `Linear` or `Conv2d`.
+    strategy : {"stacked", "vmap", "loop"}, optional
+        Overrules the rule. The strategies agree to rounding, which training amplifies: after it the
+        weights agree within a hundredth (l2) of how far they moved.
 
     Returns
     -------
@@ -287,29 +490,63 @@ def batched_forward(model: nn.Module, input_shape: tuple[int, ...] | None = None
     TypeError
         `model` is not a `torch.nn.Module`.
     ValueError
-        The model has buffers or no parameters, or the number of input axes cannot be told.
+        The model normalises over the batch, has saved buffers or no parameters, the number of input
+        axes cannot be told, or the strategy does not know such models.
     """
     model = _checked_module(model)
-    buffers = [name for name, _ in model.named_buffers()]
-    if buffers:
-        message = (
-            f"model must have no buffers, got {buffers[0]!r}: networks trained together cannot "
-            "share running statistics; replace BatchNorm by GroupNorm or LayerNorm."
-        )
-        raise ValueError(message)
+    _check_stateless(model)
     parameter = next(model.parameters(), None)
     if parameter is None:
         message = "model must have parameters to stack, got a model with none."
         raise ValueError(message)
     ndim = _input_ndim(model, input_shape)
-    strategy: Strategy = "vmap"
-    if _is_perceptron(model, ndim):
-        strategy = "stacked"
-    elif parameter.device.type == "cpu" and any(
-        isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) for layer in model.modules()
-    ):
-        strategy = "loop"
+    perceptron = _is_perceptron(model, ndim)
+    if strategy is None:
+        convolves = any(
+            isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) for layer in model.modules()
+        )
+        on_cpu = parameter.device.type == "cpu"
+        strategy = "stacked" if perceptron else "loop" if convolves and on_cpu else "vmap"
+    if strategy not in STRATEGIES:
+        near = difflib.get_close_matches(str(strategy), STRATEGIES, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        known = ", ".join(map(repr, STRATEGIES))
+        message = f"strategy must be one of {known}, got {strategy!r}{hint}."
+        raise ValueError(message)
+    if strategy == "stacked" and not perceptron:
+        message = (
+            "strategy 'stacked' needs a Sequential of Flatten, Linear and ReLU, got "
+            f"{type(model).__name__}; use 'vmap' or 'loop'."
+        )
+        raise ValueError(message)
     return BatchedForward(model, ndim, strategy)
+
+
+def _check_stateless(model: nn.Module) -> None:
+    """Refuse what N networks cannot share, or what makes images of a batch depend on each other."""
+    mixing = [
+        (name, layer)
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm)  # noqa: SLF001
+        or getattr(layer, "running_mean", None) is not None
+    ]
+    if mixing:
+        name, layer = mixing[0]
+        message = (
+            f"model must treat every image by itself, got {type(layer).__name__} {name!r}, which "
+            "normalises over the batch or keeps statistics of it; replace it by GroupNorm or "
+            "LayerNorm."
+        )
+        raise ValueError(message)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    saved = [name for name in model.state_dict() if name not in parameters]
+    if saved:
+        message = (
+            f"model must keep no state beside its parameters, got the buffer {saved[0]!r}: "
+            "networks trained together cannot share it; if it is a constant, register it with "
+            "persistent=False."
+        )
+        raise ValueError(message)
 
 
 def _checked_module(model: object) -> nn.Module:
@@ -392,64 +629,112 @@ def log_odds_against(logits: Tensor, y: Tensor) -> Tensor:
     return others - logits.gather(-1, index).squeeze(-1)
 
 
+@final
+class PacketLoss:
+    """The loss of a network at fixed labels as a function of the input; see `packet_loss`.
+
+    Attributes
+    ----------
+    input_shape : tuple of int
+        Shape of one input; ``d = prod(input_shape)``.
+    labels : tuple of int
+        The fixed labels Y.
+    """
+
+    def __init__(
+        self, model: nn.Module, labels: tuple[int, ...], input_shape: tuple[int, ...], *, many: bool
+    ) -> None:
+        self._model = model
+        self._many = many
+        self.labels = labels
+        self.input_shape = input_shape
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Evaluate at points (n, d): (n,) or (n, m) float64, in nats, differentiable."""
+        size = math.prod(self.input_shape)
+        if x.shape[1:] != (size,):
+            message = f"x must have shape (n, {size}), got {tuple(x.shape)}."
+            raise ValueError(message)
+        logits = _logits(self._model, x.reshape(-1, *self.input_shape))
+        labels = torch.tensor(self.labels, device=logits.device).expand(len(x), -1)
+        odds = log_odds_against(logits.unsqueeze(1).expand(-1, labels.shape[1], -1), labels)
+        # log(1 + odds) keeps its relative precision where the loss is far below machine epsilon.
+        losses = functional.softplus(odds, threshold=40.0)
+        return losses if self._many else losses.squeeze(1)
+
+
+def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Logits in eval mode, float64 and on the device of the inputs, whatever the model's are."""
+    logits: Tensor
+    parameter = next(model.parameters(), inputs)
+    with evaluating(model):
+        if parameter.dtype not in {torch.float16, torch.bfloat16}:
+            logits = model(inputs.to(parameter.device, parameter.dtype))
+        else:
+            # Between numbers of half precision the loss is a staircase, and its gradient under- and
+            # overflows: the same weights are evaluated in single precision.
+            tensors = itertools.chain(model.named_parameters(), model.named_buffers())
+            single = {
+                name: value.float() if value.is_floating_point() else value
+                for name, value in tensors
+            }
+            inputs_there = inputs.to(parameter.device, torch.float32)
+            logits = torch.func.functional_call(model, single, (inputs_there,))
+    return logits.to(inputs.device).double()
+
+
 def packet_loss(
-    model: nn.Module, label: int, input_shape: tuple[int, ...]
-) -> Callable[[Tensor], Tensor]:
+    model: nn.Module, label: int | Sequence[int], input_shape: tuple[int, ...]
+) -> PacketLoss:
     """Read a network as the loss function of one label: the packet before normalisation.
 
     ``l(x) = -log softmax(f(x))[label]``, the cross-entropy in nats, with the network in eval mode.
-    The network computes in the dtype and on the device of its parameters, the cross-entropy in
-    float64.
+    The network computes in the dtype of its parameters, float16 and bfloat16 ones in float32, and
+    on their device; the cross-entropy is float64.
 
     Parameters
     ----------
     model : torch.nn.Module
         Maps ``(n, *input_shape)`` to logits ``(n, classes)``.
-    label : int
-        The fixed label Y.
+    label : int or sequence of int
+        The fixed label Y, or m labels that share each evaluation of the network.
     input_shape : tuple of int
         Shape of one input; ``d = prod(input_shape)``.
 
     Returns
     -------
     callable
-        ``loss((n, d) tensor) -> (n,) float64 tensor`` on the device of its argument,
-        differentiable.
+        ``loss((n, d) tensor) -> (n,) float64 tensor``, ``(n, m)`` for m labels, on the device of
+        its argument, differentiable; its attribute ``input_shape`` is the shape of one input.
 
     Raises
     ------
     TypeError
-        `model` is not a `torch.nn.Module`, `label` not an integer.
+        `model` is not a `torch.nn.Module`, a label not an integer.
     ValueError
-        `label` is not a class of the model, or the model cannot take inputs of that shape.
+        A label is not a class of the model, there is none, or the model cannot take inputs of that
+        shape.
 
     References
     ----------
     Zhang et al., "On the uncertainty principle of neural networks", arXiv 2205.01493.
     """
-    if isinstance(label, bool) or not hasattr(label, "__index__"):
-        message = f"label must be an integer, got {label!r}."
-        raise TypeError(message)
     model = _checked_module(model)
-    parameter = next(model.parameters(), torch.empty(0))
-    size = math.prod(input_shape)
-
-    def loss(x: Tensor) -> Tensor:
-        if tuple(x.shape[1:]) != (size,):
-            message = f"x must have shape (n, {size}), got {tuple(x.shape)}."
-            raise ValueError(message)
-        inputs = x.to(parameter.device, parameter.dtype).reshape(-1, *input_shape)
-        with evaluating(model):
-            logits = model(inputs).double()
-        labels = torch.full(x.shape[:1], label, device=logits.device)
-        # log(1 + odds) keeps its relative precision where the loss is far below machine epsilon.
-        odds = log_odds_against(logits, labels)
-        return torch.nn.functional.softplus(odds, threshold=40.0).to(x.device)
-
-    with torch.no_grad(), evaluating(model):
-        probe = torch.zeros((1, *input_shape), device=parameter.device, dtype=parameter.dtype)
-        classes = model(probe).shape[-1]
-    if not 0 <= label < classes:
-        message = f"label must be in 0..{classes - 1}, the classes of the model, got {label}."
+    many = np.ndim(label) > 0
+    given: Sequence[int] = label if many else [label]  # type: ignore[assignment, list-item]
+    for one in given:
+        if isinstance(one, bool) or not hasattr(one, "__index__"):
+            message = f"label must be an integer or a sequence of integers, got {one!r}."
+            raise TypeError(message)
+    labels = tuple(map(operator.index, given))
+    if not labels:
+        message = "label must name at least one class, got an empty sequence."
         raise ValueError(message)
-    return loss
+    shape = tuple(input_shape)
+    with torch.no_grad():
+        classes = _logits(model, torch.zeros((1, *shape))).shape[-1]
+    for one in labels:
+        if not 0 <= one < classes:
+            message = f"label must be in 0..{classes - 1}, the classes of the model, got {one}."
+            raise ValueError(message)
+    return PacketLoss(model, labels, shape, many=many)

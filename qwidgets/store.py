@@ -1,36 +1,56 @@
-"""A finished sweep on disk: a folder that appears whole or not at all.
+"""A sweep on disk: a folder that holds its last state, or the one before, at every moment.
 
-The folder holds ``cube.zarr`` (what was measured), ``weights.safetensors`` (the trained networks,
-stacked) and ``manifest.json`` (format, settings, versions, checksums). Nothing in it is executable.
+The folder holds ``manifest.json`` (format, settings, versions, checksum, and which content is
+valid) and one ``content-<number>`` with ``cube.zarr`` (what was measured) and
+``weights.safetensors`` (the trained networks, stacked). While the sweep is unfinished it also holds
+``parts``, one file for each checkpoint of a batch. Nothing in it is executable.
+
+Everything is written beside what it replaces, forced to the disk, and made valid by one rename:
+content by that of the manifest, a part by its own. What a killed process leaves behind is cleaned
+away by the next one that writes. Only one process writes at a time (`locked`); reading needs no
+lock.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import shutil
-import tempfile
+import socket
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import filelock
 import xarray as xr
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save as serialised
 
 if TYPE_CHECKING:
-    import os
+    from collections.abc import Iterator, Mapping
 
     from torch import Tensor
 
 _FORMAT = "qwidgets sweep"
-_VERSION = 1
+_VERSION = 2
+_MANIFEST = "manifest.json"
+_LOCK = ".lock"
+_PARTS = "parts"
+_SUFFIX = ".safetensors"
+_NEW = ".new"
+# What a process that was killed before it wrote a manifest can have left behind.
+_OURS = re.compile(rf"{re.escape(_LOCK)}|{_PARTS}|content-\d+|{re.escape(_MANIFEST + _NEW)}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Content:
-    """What a folder holds.
+    """What can be read from a folder.
 
     Attributes
     ----------
@@ -55,69 +75,227 @@ class Content:
             layout = variable.dims, variable.shape, str(variable.dtype), variable.attrs
             digest.update(json.dumps([name, *layout], sort_keys=True).encode())
             digest.update(variable.values.tobytes())
-        for name in sorted(self.weights):
-            digest.update(f"{name} {tuple(self.weights[name].shape)}".encode())
-            digest.update(self.weights[name].numpy().tobytes())
+        digest.update(_tensor_checksum(self.weights).encode())
         return digest.hexdigest()
 
 
-def save(path: str | os.PathLike[str], content: Content) -> None:
-    """Write a folder, in the place of one saved before.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Part:
+    """A checkpoint of one batch.
+
+    Attributes
+    ----------
+    tensors : dict of str to Tensor
+        Its numbers.
+    facts : dict of str to str
+        All else.
+    """
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, str]
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Keep a folder to oneself, to write in it.
 
     Parameters
     ----------
     path : path
-        The folder; its parent must exist.
-    content : Content
-        What to write.
+        The folder. It is made if it does not exist; its parent must.
+
+    Yields
+    ------
+    pathlib.Path
+        The folder, absolute.
 
     Raises
     ------
     FileExistsError
         Something that is not a saved sweep is there.
+    BlockingIOError
+        Another process (or another thread of this one) is writing in it.
     OSError
         The place cannot be written.
     """
     path = Path(path).absolute()
-    if path.exists() and not _is_ours(path):
-        message = (
-            f"path must be free or hold a saved sweep, but {path} is something else; "
-            "choose another name or remove it."
-        )
-        raise FileExistsError(message)
+    _refuse_foreign(path)
+    lock = filelock.FileLock(path / _LOCK, thread_local=False)
+    made = not path.exists()
     try:
-        # A sibling, because only a rename within one file system is atomic.
-        workshop = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        path.mkdir(exist_ok=True)
+        lock.acquire(blocking=False)
+    except filelock.Timeout as error:
+        raise _in_use(path) from error
     except OSError as error:
         raise _unwritable(path, error) from error
     try:
-        whole = workshop / "whole"
-        whole.mkdir()
-        content.cube.to_zarr(whole / "cube.zarr", zarr_format=3, consolidated=False)
-        save_file(content.weights, whole / "weights.safetensors")
-        manifest = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "checksum": content.checksum,
-            **content.manifest,
-        }
-        (whole / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
-        if path.exists():
-            path.replace(workshop / "before")
-        whole.replace(path)
+        with suppress(OSError):  # a courtesy to whoever is refused
+            (path / _LOCK).write_text(f"process {os.getpid()} on {socket.gethostname()}", "utf-8")
+        yield path
+    finally:
+        with suppress(OSError):
+            if made and manifest(path) is None:
+                shutil.rmtree(path, ignore_errors=True)
+        lock.release()
+
+
+def publish(path: Path, facts: Mapping[str, Any], content: Content | None = None) -> None:
+    """Make content valid, in the place of what was there; parts stay as they are.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A folder that is `locked`.
+    facts : mapping
+        For the manifest, as JSON takes it.
+    content : Content, optional
+        None begins a folder that has none yet.
+
+    Raises
+    ------
+    OSError
+        The place cannot be written; what was valid before still is.
+    """
+    try:
+        before = manifest(path)
+        number = 0 if before is None else before["content"] + 1
+        checksum = None if content is None else _write_content(path / f"content-{number}", content)
+        described = {"format": _FORMAT, "version": _VERSION, "content": number, **facts}
+        text = json.dumps({**described, "checksum": checksum}, indent=2)
+        _replace(path / _MANIFEST, text.encode())
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
-        shutil.rmtree(workshop, ignore_errors=True)
+        # Whatever happened: what is valid stays, and all of it if that cannot be told.
+        with suppress(OSError):
+            valid = manifest(path)
+            for folder in path.glob("content-*"):
+                if valid is None or folder.name != f"content-{valid['content']}":
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_content(folder: Path, content: Content) -> str:
+    """Write to a new folder, on to the disk, and return the checksum."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    content.cube.to_zarr(folder / "cube.zarr", zarr_format=3, consolidated=False)
+    (folder / "weights.safetensors").write_bytes(serialised(content.weights))
+    with ThreadPoolExecutor(16) as pool:  # a disk waits once for many
+        list(pool.map(_force, (*folder.rglob("*"), folder)))
+    return content.checksum
+
+
+def write_part(path: Path, batch: int, epoch: int, part: Part) -> None:
+    """Add the checkpoint of a batch after an epoch.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A folder that is `locked`.
+    batch, epoch : int
+        Of what.
+    part : Part
+        What to write.
+
+    Raises
+    ------
+    OSError
+        The place cannot be written; nothing has changed then.
+    """
+    facts = {**part.facts, "checksum": _tensor_checksum(part.tensors)}
+    try:
+        (path / _PARTS).mkdir(exist_ok=True)
+        _replace(path / _PARTS / f"{batch}-{epoch}{_SUFFIX}", serialised(part.tensors, facts))
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def read_parts(path: Path) -> dict[tuple[int, int], Part]:
+    """Read all checkpoints, by batch and epoch.
+
+    Raises
+    ------
+    ValueError
+        One is damaged; it is named.
+    """
+    parts = {}
+    for place, file in _part_files(path).items():
+        try:
+            with safe_open(file, "pt") as opened:
+                facts = dict(opened.metadata() or {})
+            tensors = load_file(file)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise _damaged_part(file, str(error)) from error
+        if facts.pop("checksum", None) != _tensor_checksum(tensors):
+            raise _damaged_part(file, "the content does not match its checksum")
+        parts[place] = Part(tensors=tensors, facts=facts)
+    return parts
+
+
+def remove_parts(path: Path, epoch: int | None) -> None:
+    """Remove the checkpoints that are not needed once an epoch of all batches is published.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A folder that is `locked`.
+    epoch : int or None
+        Those up to this epoch go, but the newest of every batch; None: all.
+    """
+    if epoch is None:
+        shutil.rmtree(path / _PARTS, ignore_errors=True)
+        return
+    files = _part_files(path)
+    newest = dict(sorted(files))
+    for batch, reached in files:
+        if reached <= epoch and reached < newest[batch]:
+            files[batch, reached].unlink(missing_ok=True)
+
+
+def _part_files(path: Path) -> dict[tuple[int, int], Path]:
+    found = {}
+    for file in (path / _PARTS).glob(f"*{_SUFFIX}"):
+        batch, _, epoch = file.stem.partition("-")
+        found[int(batch), int(epoch)] = file
+    return found
+
+
+def manifest(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Read the manifest of a folder: its facts, and the format; None where there is none.
+
+    Raises
+    ------
+    OSError
+        It cannot be read.
+    ValueError
+        It is in a newer format.
+    """
+    file = Path(path) / _MANIFEST
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    if not isinstance(found, dict) or found.get("format") != _FORMAT:
+        return None
+    version = found.get("version")
+    if not isinstance(version, int) or version > _VERSION:
+        message = (
+            f"path must be in sweep format {_VERSION} or older, got format {version} "
+            f"in {path}; update qwidgets."
+        )
+        raise ValueError(message)
+    # Format 1, which no release wrote, had its content in the folder itself.
+    return found if isinstance(found.get("content"), int) else None
 
 
 def load(path: str | os.PathLike[str]) -> Content:
-    """Read a folder back, bit for bit.
+    """Read a folder back, bit for bit, perhaps while another process writes in it.
 
     Parameters
     ----------
     path : path
-        A folder written by `save`.
+        A folder written by `publish`.
 
     Returns
     -------
@@ -129,38 +307,53 @@ def load(path: str | os.PathLike[str]) -> Content:
     FileNotFoundError
         Nothing is there, or a part is missing.
     ValueError
-        It is not a saved sweep, a newer format, or damaged.
+        It is not a saved sweep, a newer format, without content yet, or damaged.
     """
     path = Path(path)
+    while True:
+        found = manifest(path)
+        try:
+            return _load(path, found)
+        except (ValueError, FileNotFoundError):
+            # Replaced meanwhile, by a process that writes in it?
+            if manifest(path) == found:
+                raise
+
+
+def _load(path: Path, found: dict[str, Any] | None) -> Content:
     if not path.exists():
         message = f"path must be a saved sweep, but {path} does not exist; check its name."
         raise FileNotFoundError(message)
-    parts = [path / name for name in ("manifest.json", "cube.zarr", "weights.safetensors")]
-    missing = [part.name for part in parts if not part.exists()]
-    if missing:
+    if found is None:
+        text = "is none" if (path / _MANIFEST).exists() else "is missing"
         message = (
-            f"path must be a saved sweep, but {path} lacks {', '.join(missing)}; "
+            f"path must be a saved sweep, but {path / _MANIFEST} {text}; "
             "check its name, or save the sweep again."
         )
-        raise FileNotFoundError(message)
-    manifest = _manifest(path)
-    if manifest is None:
-        message = f"path must be a saved sweep, but {parts[0]} is none; save the sweep again."
-        raise ValueError(message)
-    if manifest["version"] > _VERSION:
+        raise (ValueError if (path / _MANIFEST).exists() else FileNotFoundError)(message)
+    if found["checksum"] is None:
         message = (
-            f"path must be in sweep format {_VERSION} or older, got format {manifest['version']} "
-            f"in {path}; update qwidgets."
+            f"path must hold at least one finished epoch, but {path} has none yet; "
+            "call sweep with store=path to go on."
         )
         raise ValueError(message)
+    folder = path / f"content-{found['content']}"
+    for file in (folder / "cube.zarr", folder / "weights.safetensors"):
+        if not file.exists():
+            message = (
+                f"path must be a saved sweep, but {path} lacks {file.relative_to(path)}; "
+                "save the sweep again."
+            )
+            raise FileNotFoundError(message)
     try:
         with warnings.catch_warnings():
             # A missing array is only warned about, as is a stray file; the checksum tells them
             # apart.
             warnings.simplefilter("ignore", UserWarning)
-            cube = xr.open_zarr(parts[1], consolidated=False, chunks=None).load()
-        content = Content(cube=cube, weights=load_file(parts[2]), manifest=manifest)
-        intact = content.checksum == manifest["checksum"]
+            cube = xr.open_zarr(folder / "cube.zarr", consolidated=False, chunks=None).load()
+        weights = load_file(folder / "weights.safetensors")
+        content = Content(cube=cube, weights=weights, manifest=found)
+        intact = content.checksum == found["checksum"]
     # Whatever zarr, its codecs and xarray raise for damaged bytes: the remedy is the same.
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, RuntimeError) as error:
         raise _damaged(path, str(error)) from error
@@ -169,17 +362,58 @@ def load(path: str | os.PathLike[str]) -> Content:
     return content
 
 
-def _manifest(path: Path) -> dict[str, Any] | None:
+def _tensor_checksum(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tuple(tensors[name].shape)} {tensors[name].dtype}".encode())
+        digest.update(tensors[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _replace(file: Path, data: bytes) -> None:
+    """Put a file in place of another in one step that survives a crash of the machine."""
+    new = file.with_name(file.name + _NEW)
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    ours = isinstance(manifest, dict) and manifest.get("format") == _FORMAT
-    return manifest if ours and isinstance(manifest.get("version"), int) else None
+        new.write_bytes(data)
+        _force(new)
+        new.replace(file)
+        _force(file.parent)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
 
 
-def _is_ours(path: Path) -> bool:
-    return _manifest(path) is not None
+def _force(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_foreign(path: Path) -> None:
+    if path.exists() and manifest(path) is None:
+        names = [entry.name for entry in path.iterdir()] if path.is_dir() else [path.name]
+        if not path.is_dir() or not all(map(_OURS.fullmatch, names)):
+            message = (
+                f"folder must be free or hold a saved sweep, but {path} is something else; "
+                "choose another name or remove it."
+            )
+            raise FileExistsError(message)
+
+
+def _in_use(path: Path) -> BlockingIOError:
+    try:
+        holder = (path / _LOCK).read_text(encoding="utf-8") or "another process"
+    except OSError:
+        holder = "another process"
+    return BlockingIOError(
+        f"folder must not be in use, but {holder} is writing to {path}; "
+        "wait until it has ended, or choose another."
+    )
 
 
 def _damaged(path: Path, reason: str) -> ValueError:
@@ -188,8 +422,18 @@ def _damaged(path: Path, reason: str) -> ValueError:
     )
 
 
-def _unwritable(path: Path, error: OSError) -> OSError:
-    return type(error)(
-        f"path {path} cannot be written ({error.strerror or error}); "
-        "choose a folder that exists, that you may write to and that has room."
+def _damaged_part(file: Path, reason: str) -> ValueError:
+    return ValueError(
+        f"folder must hold intact checkpoints, but {file} is damaged ({reason}); remove that file: "
+        "its networks are then trained again, with the same result."
     )
+
+
+def _unwritable(path: Path, error: OSError) -> OSError:
+    told = type(error)(
+        f"folder {path} cannot be written ({error.strerror or error}); "
+        "choose one that exists, that you may write to and that has room. "
+        "What was saved there before is intact."
+    )
+    told.errno = error.errno
+    return told

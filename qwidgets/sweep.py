@@ -1,38 +1,51 @@
 """The experiment: a grid of networks over adversarial radius and regularization, measured.
 
-`sweep` trains one network at every point of a grid, all of them as one program, and measures all of
-them after every epoch. What comes out is a `Sweep`: a labelled cube (`Sweep.dataset`) and the
+`sweep` trains one network at every point of a grid, many of them as one program, and measures all
+of them after every epoch. What comes out is a `Sweep`: a labelled cube (`Sweep.dataset`) and the
 trained networks (`Sweep.model`). `iterate_sweep` is the same work as an iterator, one small unit at
 a time, for whoever wants to draw, pause or cancel in between.
+
+Data flow one way: batches of networks are advanced (`qwidgets.batches`), here or by an executor;
+their checkpoints are put together to epochs of the whole grid, and into a store if there is one.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
+import itertools
+import json
 import math
 import operator
 import warnings
-from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from concurrent.futures import Executor
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import KW_ONLY, asdict, dataclass
 from functools import partial
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar, final
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from qwidgets import __version__, store
-from qwidgets.cube import make_cube
+from qwidgets.batches import Checkpoint, Unit, Work, run_here, run_on
+from qwidgets.cube import make_cube, records
 from qwidgets.data import Dataset, load_data
-from qwidgets.measurement import Probes, measure
-from qwidgets.models import batched_forward, build_model, stack_parameters, unstack
+from qwidgets.measurement import Probes
+from qwidgets.models import batched_forward, build_model, unstack
+from qwidgets.neighborhoods import DETAILS, Detail
 from qwidgets.progress import progress_bar
-from qwidgets.training import REGULARIZERS, Regularizer, Step, TrainingSettings, train
+from qwidgets.training import REGULARIZERS, Epoch, Objective, Regularizer, TrainingSettings
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     import xarray as xr
     from numpy.typing import ArrayLike
@@ -41,6 +54,10 @@ if TYPE_CHECKING:
     from qwidgets.measurement import Record
 
     Architecture = Callable[[], nn.Module]
+
+P = ParamSpec("P")
+Given = TypeVar("Given")
+Result = TypeVar("Result")
 
 
 class _Radii(NamedTuple):
@@ -84,6 +101,8 @@ _LEARNING_RATES = {"mlp": 2e-3, "conv": 2e-3}
 # On the digits grid 5 steps find within half a point of what 50 find.
 _MEASUREMENT_STEPS = 5
 _OWN_MODEL = "custom"
+# What an `Epoch` says of each network.
+_EACH_NETWORK = ("train_loss", "diverged", "reason")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +118,10 @@ class SweepSettings:
     seed: int
     device: str
     norm: Literal["linf", "l2"]
+    objective: Objective
     attack_steps: int
+    warm_up: float
+    trades_weight: float
     batch_size: int
     learning_rate: float
     width: float
@@ -107,6 +129,7 @@ class SweepSettings:
     train_size: int
     test_size: int
     probe_images: int
+    detail: Detail | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -207,8 +230,9 @@ class Sweep:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the sweep to a folder that `open_sweep` reads.
 
-        The folder holds ``cube.zarr``, ``weights.safetensors`` and ``manifest.json`` and appears
-        whole or not at all; a sweep saved there before is replaced.
+        A sweep saved there before is replaced, in one step: at every moment, whatever happens to
+        process or machine, the folder holds one of the two whole. Checkpoints of this very sweep
+        stay, so that it can be gone on with. `qwidgets.store` says what is in the folder.
 
         Parameters
         ----------
@@ -219,16 +243,32 @@ class Sweep:
         ------
         FileExistsError
             Something that is not a saved sweep is there.
+        BlockingIOError
+            A sweep that is running keeps its checkpoints there.
         OSError
             The place cannot be written.
         """
-        manifest = {"settings": asdict(self.settings), "versions": self.dataset.attrs["versions"]}
-        content = store.Content(cube=self.dataset, weights=self._parameters, manifest=manifest)
-        store.save(path, content)
+        with store.locked(path) as folder:
+            found = store.manifest(folder)
+            if found is None or found["settings"] != _plain(self.settings):
+                store.remove_parts(folder, None)
+            self._publish(folder)
+
+    def _publish(self, folder: Path) -> None:
+        attributes = self.dataset.attrs
+        untrained = self.dataset.test_loss.isel(epsilon=0, regularization=0, epoch=0)
+        facts = _facts(
+            self.settings, attributes["data_checksum"], float(untrained), attributes["versions"]
+        )
+        content = store.Content(cube=self.dataset, weights=self._parameters, manifest=facts)
+        store.publish(folder, facts, content)
+        store.remove_parts(folder, None if self.complete else int(self.dataset.epoch[-1]))
 
 
 def open_sweep(path: str | os.PathLike[str], *, model: Architecture | None = None) -> Sweep:
-    """Open a sweep that `Sweep.save` wrote.
+    """Open a sweep that `Sweep.save` wrote, or the store of one, finished or not.
+
+    Of a sweep that another process is training, what is finished so far is opened.
 
     Parameters
     ----------
@@ -248,7 +288,7 @@ def open_sweep(path: str | os.PathLike[str], *, model: Architecture | None = Non
     FileNotFoundError
         Nothing is there, or a part is missing.
     ValueError
-        It is not a saved sweep, in a newer format, or damaged.
+        It is not a saved sweep, in a newer format, damaged, or a store without a finished epoch.
     """
     content = store.load(path)
     stored: dict[str, Any] = {
@@ -278,34 +318,83 @@ def _rebuilt(settings: SweepSettings, attributes: dict[str, Any]) -> nn.Module:
     return build_model(settings.model, data, seed=settings.seed)
 
 
-def sweep(
-    data: str | Dataset = "digits",
-    model: str | Architecture = "mlp",
-    epsilon: ArrayLike | None = None,
-    regularization: ArrayLike | None = None,
-    regularizer: Regularizer = "gradient",
-    epochs: int = 20,
-    seed: int = 0,
-    device: str = "auto",
-    *,
-    progress: bool = True,
-    root: str | os.PathLike[str] | None = None,
-    train_size: int | None = None,
-    test_size: int | None = None,
-    norm: Literal["linf", "l2"] = "linf",
-    attack_steps: int = 5,
-    attack_epsilon: ArrayLike | None = None,
-    width: float | None = None,
-    probe_images: int = 7,
-    batch_size: int = 64,
-    learning_rate: float | None = None,
-) -> Sweep:
+@dataclass(frozen=True)
+class _Arguments:
+    """What `iterate_sweep` takes."""
+
+    data: str | Dataset = "digits"
+    model: str | Architecture = "mlp"
+    epsilon: ArrayLike | None = None
+    regularization: ArrayLike | None = None
+    regularizer: Regularizer = "gradient"
+    epochs: int = 20
+    seed: int = 0
+    device: str = "auto"
+    _: KW_ONLY
+    store: str | os.PathLike[str] | None = None
+    executor: Executor | None = None
+    root: str | os.PathLike[str] | None = None
+    train_size: int | None = None
+    test_size: int | None = None
+    norm: Literal["linf", "l2"] = "linf"
+    objective: Objective = TrainingSettings.objective
+    attack_steps: int = 5
+    warm_up: float = TrainingSettings.warm_up
+    trades_weight: float = TrainingSettings.trades_weight
+    attack_epsilon: ArrayLike | None = None
+    width: float | None = None
+    probe_images: int = 7
+    detail: Detail | None = "last-epoch"
+    batch_size: int = 64
+    learning_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class _ShownArguments(_Arguments):
+    """What `sweep` takes."""
+
+    _: KW_ONLY
+    progress: bool = True
+
+
+def _called_with(
+    arguments: Callable[P, Given],
+) -> Callable[[Callable[[Given], Result]], Callable[P, Result]]:
+    """Let a function of one settings object be called with its fields, and show them as its own."""
+    signature = inspect.signature(arguments)
+
+    def decorate(function: Callable[[Given], Result]) -> Callable[P, Result]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> Result:
+            for name in kwargs.keys() - signature.parameters.keys():
+                near = difflib.get_close_matches(name, signature.parameters, n=1)
+                listed = f"help(qwidgets.{function.__name__}) lists them."
+                hint = f"did you mean {near[0]!r}?" if near else listed
+                message = f"{function.__name__} has no argument {name!r}; {hint}"
+                raise TypeError(message)
+            return function(arguments(*args, **kwargs))
+
+        returned = inspect.signature(function).return_annotation
+        vars(call)["__signature__"] = signature.replace(return_annotation=returned)
+        return call
+
+    return decorate
+
+
+@_called_with(_ShownArguments)
+def sweep(arguments: _ShownArguments) -> Sweep:
     """Train and measure a network at every point of a grid of radii and regularization strengths.
 
     All networks start from the same weights and see the same minibatches, so that they differ only
     by their radius and strength. Interrupting (Ctrl-C, the kernel's interrupt button, the Cancel
     button) keeps the finished epochs. The same arguments on the same machine give the same cube,
-    bit for bit; the global random state is neither read nor changed.
+    bit for bit, with or without a store or an executor; the global random state is neither read nor
+    changed.
+
+    With a store nothing is lost: whatever ends the process, the same call goes on from the last
+    checkpoint, at most one epoch of the batch of networks that was being trained (of each of them,
+    with an executor) is done again, and the cube is that of a run without interruption. Once the
+    sweep is finished, the same call returns what is in the store.
 
     Parameters
     ----------
@@ -329,6 +418,14 @@ def sweep(
         Seed of the initial weights, the minibatch order and the attacks.
     device : str
         ``"auto"`` (a CUDA device if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+    store : path, optional
+        Folder for checkpoints; made if it is not there, its parent must be. `open_sweep` opens it
+        at any time.
+    executor : concurrent.futures.Executor, optional
+        Where to train and measure: `ProcessPoolExecutor`, ``Client.get_executor()`` of dask, and so
+        on. It stays open. Jobs are one epoch of eight networks each (64 on a GPU), on one thread:
+        give it as many workers as there are cores. One that is lost is done again. Its machines
+        need ``qwidgets``, no data and no common file system.
     progress : bool
         Show a progress bar, in a terminal or a notebook.
     root : path, optional
@@ -338,8 +435,14 @@ def sweep(
         but at most 1000 to measure on, and 10,000 to train on of ``"mnist"`` and ``"cifar10"``.
     norm : {"linf", "l2"}
         Norm of all radii.
+    objective : {"pgd", "trades", "fgsm", "clean"}
+        What a network of radius above 0 learns; see `TrainingSettings`.
     attack_steps : int
         PGD steps, in training and (but at least 5) in the measurement.
+    warm_up : float
+        Share of the training, 0 to 1, in which the radii grow from 0 to their values.
+    trades_weight : float
+        Weight of the robust term of the objective ``"trades"``.
     attack_epsilon : array_like, optional
         Radii at which robust accuracy is measured, increasing, the first one 0.
     width : float, optional
@@ -350,6 +453,10 @@ def sweep(
     probe_images : int
         Test images of each label on which packets are measured, an odd number; fewer where a label
         has fewer.
+    detail : {"last-epoch", "every-epoch"} or None
+        When to measure the neighbourhood of each class, the l-infinity balls of the reference
+        radius (see `width`) around its test images: effective radii, bound and boundary term, from
+        1024 evaluations for each network and class, which take about as long as an epoch or two.
     batch_size : int
         Images in a minibatch.
     learning_rate : float, optional
@@ -366,44 +473,34 @@ def sweep(
         Anything that cannot be meant, before any work is done.
     FileNotFoundError, ConnectionError
         Data that cannot be had; see `load_data`.
+    ValueError, FileExistsError
+        A store that holds another sweep (what differs is listed), is damaged, in a newer format, or
+        not a store.
+    BlockingIOError
+        A store that another process is writing to.
+    OSError
+        A store that cannot be written (any more); the last checkpoint is intact.
+    RuntimeError
+        An executor that takes no more work.
     KeyboardInterrupt
         Interrupted before anything was measured.
 
     Warns
     -----
     UserWarning
-        Interrupted later: says after which epoch.
+        Interrupted later: says after which epoch. A store begun with other versions of packages.
 
     References
     ----------
     Zhang et al., "On the uncertainty principle of neural networks", arXiv 2205.01493; theory:
     "The packet along the attack".
     """
-    units = iterate_sweep(
-        data,
-        model,
-        epsilon,
-        regularization,
-        regularizer,
-        epochs,
-        seed,
-        device,
-        root=root,
-        train_size=train_size,
-        test_size=test_size,
-        norm=norm,
-        attack_steps=attack_steps,
-        attack_epsilon=attack_epsilon,
-        width=width,
-        probe_images=probe_images,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-    )
+    units = _iterate(arguments)
     finished: Sweep | None = None
     with (
         closing(units),
         one_core_spared(),
-        progress_bar("Sweep", show=progress) as report,
+        progress_bar("Sweep", show=arguments.progress) as report,
         suppress(KeyboardInterrupt),
     ):
         for state in units:
@@ -414,10 +511,10 @@ def sweep(
         raise KeyboardInterrupt
     if not finished.complete:
         message = (
-            f"sweep was interrupted after epoch {int(finished.dataset.epoch[-1])} of {epochs}; "
-            "the result holds the finished epochs."
+            f"sweep was interrupted after epoch {int(finished.dataset.epoch[-1])} of "
+            f"{arguments.epochs}; the result holds the finished epochs."
         )
-        warnings.warn(message, UserWarning, stacklevel=2)
+        warnings.warn(message, UserWarning, stacklevel=3)
     return finished
 
 
@@ -438,27 +535,8 @@ def one_core_spared() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def iterate_sweep(
-    data: str | Dataset = "digits",
-    model: str | Architecture = "mlp",
-    epsilon: ArrayLike | None = None,
-    regularization: ArrayLike | None = None,
-    regularizer: Regularizer = "gradient",
-    epochs: int = 20,
-    seed: int = 0,
-    device: str = "auto",
-    *,
-    root: str | os.PathLike[str] | None = None,
-    train_size: int | None = None,
-    test_size: int | None = None,
-    norm: Literal["linf", "l2"] = "linf",
-    attack_steps: int = 5,
-    attack_epsilon: ArrayLike | None = None,
-    width: float | None = None,
-    probe_images: int = 7,
-    batch_size: int = 64,
-    learning_rate: float | None = None,
-) -> Generator[Progress]:
+@_called_with(_Arguments)
+def iterate_sweep(arguments: _Arguments) -> Generator[Progress]:
     """Do what `sweep` does, one small unit of work at a time.
 
     Not taking the next item pauses the work, closing the iterator stops it; the last ``sweep`` seen
@@ -468,37 +546,67 @@ def iterate_sweep(
     ----------
     data, model, epsilon, regularization, regularizer, epochs, seed, device
         As for `sweep`.
-    root, train_size, test_size, norm, attack_steps, attack_epsilon, width
+    store, executor, root, train_size, test_size, norm, objective, attack_steps, warm_up
         As for `sweep`.
-    probe_images, batch_size, learning_rate
+    trades_weight, attack_epsilon, width, probe_images, detail, batch_size, learning_rate
         As for `sweep`.
 
     Returns
     -------
     iterator of Progress
         After every minibatch and every part of a measurement (in the default sweep each takes well
-        under a tenth of a second on two cores).
+        under a tenth of a second on two cores); with an executor several times a second.
 
     Raises
     ------
     TypeError, ValueError, FileNotFoundError, ConnectionError
         As for `sweep`, at the call, not at the first item.
     """
-    epochs = _count("epochs", epochs)
-    attack_steps = _count("attack_steps", attack_steps)
-    batch_size = _count("batch_size", batch_size)
-    probe_images = _count("probe_images", probe_images)
+    return _iterate(arguments)
+
+
+class _Plan(NamedTuple):
+    """What a sweep does, checked and with all defaults filled in."""
+
+    settings: SweepSettings
+    architecture: Architecture
+    work: Work
+
+
+def _iterate(arguments: _Arguments) -> Generator[Progress]:
+    plan = _plan(arguments)
+    if arguments.store is not None:
+        # Refuses a wrong store at the call. The lock is taken again with the first item: an
+        # iterator that is never started would never give it back.
+        with store.locked(arguments.store) as folder:
+            _refuse_other(folder, _asked(plan))
+    return _run(plan, arguments.store, arguments.executor)
+
+
+def _plan(arguments: _Arguments) -> _Plan:
+    probe_images = _count("probe_images", arguments.probe_images)
     if probe_images % 2 == 0:
         message = (
             "probe_images must be odd, so that their median is one of them, "
             f"got {probe_images}; use {probe_images + 1}."
         )
         raise ValueError(message)
-    seed = _integer("seed", seed)
+    seed = _integer("seed", arguments.seed)
+    regularizer, norm = arguments.regularizer, arguments.norm
     _choice("regularizer", regularizer, REGULARIZERS)
     _choice("norm", norm, ("linf", "l2"))
-    place = _device(device)
-    data = _loaded(data, root, train_size, test_size)
+    if arguments.detail is not None:
+        _choice("detail", arguments.detail, DETAILS)
+    executor: object = arguments.executor
+    if not isinstance(executor, Executor | None):
+        message = (
+            "executor must be a concurrent.futures.Executor, got "
+            f"{type(executor).__name__}; of a dask Client take client.get_executor()."
+        )
+        raise TypeError(message)
+    place = _device(arguments.device, elsewhere=executor is not None)
+    data = _loaded(arguments.data, arguments.root, arguments.train_size, arguments.test_size)
+    model = arguments.model
     architecture = _architecture(model, data, seed)
 
     low, high = data.value_range
@@ -507,17 +615,16 @@ def iterate_sweep(
     largest = (high - low) * (root_of_features if norm == "l2" else 1)
     scale = root_of_features / 2 if norm == "l2" else 1.0
     radii = _RADII.get(data.name) or _scaled(_RADII["digits"], high - low)
-    if epsilon is None:
-        epsilon = np.multiply(radii.epsilon, scale)
-    if attack_epsilon is None:
-        attack_epsilon = np.multiply(radii.attack_epsilon, scale)
-    if regularization is None:
-        regularization = _STRENGTHS[regularizer]
-    if width is None:
-        width = radii.reference * root_of_features / 2
-    if learning_rate is None:
-        learning_rate = _LEARNING_RATES.get(str(model), 1e-3)
-    attacks = _grid("attack_epsilon", attack_epsilon, largest, "the extent of value_range")
+
+    def default(value: Any, otherwise: Any) -> Any:
+        return otherwise if value is None else value
+
+    attacks = _grid(
+        "attack_epsilon",
+        default(arguments.attack_epsilon, np.multiply(radii.attack_epsilon, scale)),
+        largest,
+        "the extent of value_range",
+    )
     if attacks[0] != 0:
         message = (
             f"attack_epsilon must begin with 0, which is clean accuracy, got {attacks[0]:g} first; "
@@ -527,28 +634,62 @@ def iterate_sweep(
     settings = SweepSettings(
         data=data.name,
         model=model if isinstance(model, str) else _OWN_MODEL,
-        epsilon=_grid("epsilon", epsilon, largest, "the extent of value_range"),
+        epsilon=_grid(
+            "epsilon",
+            default(arguments.epsilon, np.multiply(radii.epsilon, scale)),
+            largest,
+            "the extent of value_range",
+        ),
         regularization=_grid(
             "regularization",
-            regularization,
+            default(arguments.regularization, _STRENGTHS[regularizer]),
             1.0 if regularizer == "label_smoothing" else math.inf,
             "the whole target",
         ),
         regularizer=regularizer,
-        epochs=epochs,
+        epochs=_count("epochs", arguments.epochs),
         seed=seed,
         device=str(place),
         norm=norm,
-        attack_steps=attack_steps,
-        batch_size=batch_size,
-        learning_rate=_positive("learning_rate", learning_rate),
-        width=_positive("width", width),
+        objective=arguments.objective,
+        attack_steps=_count("attack_steps", arguments.attack_steps),
+        warm_up=arguments.warm_up,
+        trades_weight=arguments.trades_weight,
+        batch_size=_count("batch_size", arguments.batch_size),
+        learning_rate=_positive(
+            "learning_rate",
+            default(arguments.learning_rate, _LEARNING_RATES.get(str(model), 1e-3)),
+        ),
+        width=_positive("width", default(arguments.width, radii.reference * root_of_features / 2)),
         attack_epsilon=attacks,
         train_size=len(data.train_labels),
         test_size=len(data.test_labels),
         probe_images=probe_images,
+        detail=arguments.detail,
     )
-    return _run(settings, data, architecture, _probes(settings, data, radii.reference * scale))
+    columns, rows = len(settings.regularization), len(settings.epsilon)
+    work = Work(
+        network=architecture(),
+        data=data,
+        probes=_probes(settings, data, radii.reference * scale),
+        epsilon=torch.tensor(settings.epsilon, dtype=torch.float64).repeat_interleave(columns),
+        regularization=torch.tensor(settings.regularization, dtype=torch.float64).repeat(rows),
+        training=TrainingSettings(
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            objective=settings.objective,
+            attack_steps=settings.attack_steps,
+            norm=settings.norm,
+            warm_up=settings.warm_up,
+            trades_weight=settings.trades_weight,
+            regularizer=settings.regularizer,
+            seed=settings.seed,
+        ),
+        device=settings.device,
+        detail=settings.detail,
+    )
+    return _Plan(settings, architecture, work)
 
 
 def _loaded(
@@ -594,9 +735,9 @@ def _probes(settings: SweepSettings, data: Dataset, reference_epsilon: float) ->
     images = min(settings.probe_images, fewest - (fewest + 1) % 2)
     first = [(data.test_labels == label).nonzero()[:images, 0] for label in range(data.classes)]
     return Probes(
-        inputs=data.test_inputs.to(settings.device),
-        labels=data.test_labels.to(settings.device),
-        packets=torch.stack(first).to(settings.device),
+        inputs=data.test_inputs,
+        labels=data.test_labels,
+        packets=torch.stack(first),
         width=settings.width,
         reference_epsilon=reference_epsilon,
         attack_epsilon=settings.attack_epsilon,
@@ -608,95 +749,259 @@ def _probes(settings: SweepSettings, data: Dataset, reference_epsilon: float) ->
 
 
 def _run(
-    settings: SweepSettings, data: Dataset, architecture: Architecture, probes: Probes
+    plan: _Plan, path: str | os.PathLike[str] | None, executor: Executor | None
 ) -> Generator[Progress]:
-    network = architecture().to(settings.device).eval()
-    forward = batched_forward(network, data.input_shape)
-    rows, columns = len(settings.epsilon), len(settings.regularization)
-    attributes = _attributes(settings, data, probes, forward.strategy)
-    # Every epoch has two parts, training and measuring; epoch 0 is only measured.
-    parts = 2 * settings.epochs + 1
-
-    def progress(epoch: int, part: int, done: float, sweep: Sweep | None = None) -> Progress:
-        fraction = (part + done) / parts
-        return Progress(epoch=epoch, epochs=settings.epochs, fraction=fraction, sweep=sweep)
-
-    records: list[Record] = []
-    for event in train(
-        forward,
-        stack_parameters([network] * (rows * columns)),
-        data,
-        torch.tensor(settings.epsilon, dtype=torch.float64).repeat_interleave(columns),
-        torch.tensor(settings.regularization, dtype=torch.float64).repeat(rows),
-        TrainingSettings(
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            attack_steps=settings.attack_steps,
-            norm=settings.norm,
-            regularizer=settings.regularizer,
-            seed=settings.seed,
-        ),
-        settings.device,
-    ):
-        if isinstance(event, Step):
-            yield progress(event.epoch, 2 * event.epoch - 1, event.step / event.steps)
-            continue
-        units = measure(forward, event.parameters, probes)
-        while True:
-            try:
-                done = next(units)
-            except StopIteration as finished:
-                record = finished.value
-                break
-            yield progress(event.epoch, 2 * event.epoch, done)
-        records.append(record | {"train_loss": event.train_loss.numpy()})
-        attributes = attributes | {"complete": event.epoch == settings.epochs}
-        cube = make_cube(
-            records,
-            event.diverged.numpy(),
-            probes,
-            epsilon=settings.epsilon,
-            regularization=settings.regularization,
-            regularization_name=f"strength of {settings.regularizer}",
-            regularization_unit=_STRENGTH_UNITS[settings.regularizer],
-            attributes=attributes,
+    work, epochs = plan.work, plan.settings.epochs
+    with ExitStack() as stack:
+        folder = None if path is None else stack.enter_context(store.locked(path))
+        finished, kept = (None, []) if folder is None else _resumed(plan, folder)
+        if finished is not None:
+            epoch = int(finished.dataset.epoch[-1])
+            fraction = _parts(epoch) / _parts(epochs)
+            yield Progress(epoch=epoch, epochs=epochs, fraction=fraction, sweep=finished)
+            if finished.complete:
+                return
+        newest = {point.batch: point for point in kept}
+        reached = [newest.get(batch) for batch in range(len(work.batches))]
+        units = run_here(work, reached) if executor is None else run_on(executor, work, reached)
+        stack.enter_context(closing(units))
+        known = (
+            Unit(batch=point.batch, epoch=point.trained.epoch, fraction=1.0, checkpoint=point)
+            for point in kept
         )
-        weights = {name: value.cpu() for name, value in event.parameters.items()}
-        so_far = Sweep(cube, settings, weights, architecture)
-        yield progress(event.epoch, 2 * event.epoch, 1.0, so_far)
+        every = itertools.chain(known, units if folder is None else _written(units, folder))
+        for state in _gathered(plan, len(reached), every, finished):
+            if folder is not None and state.sweep is not None:
+                state.sweep._publish(folder)  # noqa: SLF001 - of this module
+            yield state
 
 
-def _attributes(
-    settings: SweepSettings, data: Dataset, probes: Probes, strategy: str
+def _parts(epoch: int) -> int:
+    """Count the halves of all epochs up to this: training and measuring, but epoch 0 has one."""
+    return max(0, 2 * epoch + 1)
+
+
+def _gathered(
+    plan: _Plan, batches: int, units: Iterable[Unit | None], finished: Sweep | None
+) -> Generator[Progress]:
+    """Put the checkpoints of the batches together to epochs of the whole grid."""
+    settings = plan.settings
+    past = [] if finished is None else records(finished.dataset)
+    done = [float(_parts(len(past) - 1))] * batches
+    ahead: defaultdict[int, dict[int, Checkpoint]] = defaultdict(dict)
+    for unit in units:
+        sweep, epoch = None, len(past)
+        if unit is not None:
+            before, after = _parts(unit.epoch - 1), _parts(unit.epoch)
+            share = before + unit.fraction * (after - before)
+            done[unit.batch] = max(done[unit.batch], share)
+            if unit.checkpoint is not None and unit.epoch >= epoch:
+                ahead[unit.epoch][unit.batch] = unit.checkpoint
+        if len(ahead[epoch]) == batches:
+            sweep = _sweep_of(plan, past, [ahead[epoch][batch] for batch in range(batches)])
+            del ahead[epoch]
+        yield Progress(
+            epoch=min(epoch, settings.epochs),
+            epochs=settings.epochs,
+            fraction=sum(done) / (batches * _parts(settings.epochs)),
+            sweep=sweep,
+        )
+
+
+def _sweep_of(plan: _Plan, past: list[Record], points: Sequence[Checkpoint]) -> Sweep:
+    """Add the checkpoints of an epoch, one for each batch, to the records of those before."""
+    settings, architecture, work = plan
+    data, probes = work.data, work.probes
+    parts = [
+        {
+            **point.measured,
+            **{name: getattr(point.trained, name).numpy() for name in _EACH_NETWORK},
+        }
+        for point in points
+    ]
+    record = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    past.append(record)
+    cube = make_cube(
+        past,
+        probes,
+        epsilon=settings.epsilon,
+        regularization=settings.regularization,
+        regularization_name=f"strength of {settings.regularizer}",
+        regularization_unit=_STRENGTH_UNITS[settings.regularizer],
+        attributes={
+            "data": settings.data,
+            "model": settings.model,
+            "strategy": points[0].strategy,
+            "regularizer": settings.regularizer,
+            "regularization_unit": _STRENGTH_UNITS[settings.regularizer],
+            "norm": settings.norm,
+            "width": settings.width,
+            "seed": settings.seed,
+            "device": settings.device,
+            "objective": settings.objective,
+            "training_attack_steps": settings.attack_steps,
+            "warm_up": settings.warm_up,
+            "trades_weight": settings.trades_weight,
+            "measurement_attack_steps": probes.attack_steps,
+            "batch_size": settings.batch_size,
+            "learning_rate": settings.learning_rate,
+            "train_images": settings.train_size,
+            "test_images": settings.test_size,
+            # Clean and robust accuracy are measured on the same images, so that they agree at
+            # radius 0.
+            "robust_images": settings.test_size,
+            "neighborhood_radius": probes.reference_epsilon,
+            "probe_images_per_label": probes.packets.shape[1],
+            "class_names": list(data.class_names),
+            "input_shape": list(data.input_shape),
+            "value_range": list(data.value_range),
+            "data_checksum": data.checksum,
+            "versions": _versions(),
+            "complete": points[0].trained.epoch == settings.epochs,
+        },
+    )
+    each = [point.trained.parameters for point in points]
+    weights = {name: torch.cat([parameters[name] for parameters in each]) for name in each[0]}
+    return Sweep(cube, settings, weights, architecture)
+
+
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in ("torch", "numpy")} | {"qwidgets": __version__}
+
+
+# What the store is told and asked
+
+
+def _facts(
+    settings: SweepSettings, data_checksum: str, untrained_loss: float, versions: dict[str, str]
 ) -> dict[str, Any]:
+    """Everything that two runs must share to give the same cube, for the manifest."""
     return {
-        "data": settings.data,
-        "model": settings.model,
-        "strategy": strategy,
-        "regularizer": settings.regularizer,
-        "regularization_unit": _STRENGTH_UNITS[settings.regularizer],
-        "norm": settings.norm,
-        "width": settings.width,
-        "seed": settings.seed,
-        "device": settings.device,
-        "training_attack_steps": settings.attack_steps,
-        "measurement_attack_steps": probes.attack_steps,
-        "batch_size": settings.batch_size,
-        "learning_rate": settings.learning_rate,
-        "train_images": settings.train_size,
-        "test_images": settings.test_size,
-        # Clean and robust accuracy are measured on the same images, so that they agree at radius 0.
-        "robust_images": settings.test_size,
-        "probe_images_per_label": probes.packets.shape[1],
-        "class_names": list(data.class_names),
-        "input_shape": list(data.input_shape),
-        "value_range": list(data.value_range),
-        "data_checksum": data.checksum,
-        "versions": {name: metadata.version(name) for name in ("torch", "numpy")}
-        | {"qwidgets": __version__},
-        "complete": False,
+        "settings": _plain(settings),
+        "data_checksum": data_checksum,
+        # Tells one model of your own from another.
+        "untrained_loss": untrained_loss,
+        "versions": versions,
     }
+
+
+def _plain(settings: SweepSettings) -> dict[str, Any]:
+    """Return settings as they come back from a manifest."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    return plain
+
+
+def _asked(plan: _Plan) -> dict[str, Any]:
+    data = plan.work.data
+    with torch.no_grad():
+        logits = plan.architecture().eval()(data.test_inputs)
+    loss = functional.cross_entropy(logits, data.test_labels).item()
+    return _facts(plan.settings, data.checksum, loss, _versions())
+
+
+def _refuse_other(folder: Path, asked: dict[str, Any]) -> None:
+    """Refuse a store whose sweep is another one, naming what differs."""
+    found = store.manifest(folder)
+    if found is None:
+        return
+    stored, wanted = (
+        {**facts["settings"], "data_checksum": facts["data_checksum"]} for facts in (found, asked)
+    )
+    differences = [
+        f"{name}: {stored.get(name)!r} -> {wanted.get(name)!r}"
+        for name in {**stored, **wanted}
+        if stored.get(name) != wanted.get(name)
+    ]
+    losses = found["untrained_loss"], asked["untrained_loss"]
+    # The measurement adds up in another order.
+    if not differences and not np.isclose(*losses, rtol=1e-4, equal_nan=True):
+        differences = [f"test loss of the untrained model: {losses[0]:.6g} -> {losses[1]:.6g}"]
+    if differences:
+        message = (
+            f"store must be free or hold this very sweep, but {folder} differs in (stored -> asked "
+            f"for) {', '.join(differences)}; choose another folder, or ask for what it holds."
+        )
+        raise ValueError(message)
+
+
+def _resumed(plan: _Plan, folder: Path) -> tuple[Sweep | None, list[Checkpoint]]:
+    """Return what a store holds: all finished epochs, and checkpoints to go on from."""
+    asked = _asked(plan)
+    _refuse_other(folder, asked)
+    found = store.manifest(folder)
+    if found is None:
+        store.publish(folder, asked)
+        return None, []
+    finished = None
+    if found["checksum"] is not None:
+        content = store.load(folder)
+        finished = Sweep(content.cube, plan.settings, content.weights, plan.architecture)
+        if finished.complete:
+            return finished, []
+    if found["versions"] != asked["versions"]:
+        message = (
+            f"store was begun with {found['versions']} and goes on with {asked['versions']}: "
+            "its epochs may differ by rounding from those of one run."
+        )
+        warnings.warn(message, UserWarning, stacklevel=2)
+    parts = store.read_parts(folder)
+    first = 0 if finished is None else finished.dataset.sizes["epoch"]
+    newest = dict(sorted(parts))
+    # A batch that lacks an epoch (its file was damaged, and removed) begins again.
+    whole = {
+        batch
+        for batch, last in newest.items()
+        if all((batch, epoch) in parts for epoch in range(first, last + 1))
+    }
+    return finished, [_checkpoint(at, parts[at]) for at in sorted(parts) if at[0] in whole]
+
+
+def _written(units: Iterable[Unit | None], folder: Path) -> Iterator[Unit | None]:
+    """Write every checkpoint that passes."""
+    for unit in units:
+        if unit is not None and unit.checkpoint is not None:
+            store.write_part(folder, unit.batch, unit.epoch, _part(unit.checkpoint))
+        yield unit
+
+
+def _part(point: Checkpoint) -> store.Part:
+    trained = point.trained
+    groups = {
+        "measured": {name: torch.from_numpy(values) for name, values in point.measured.items()},
+        "trained": {name: getattr(trained, name) for name in _EACH_NETWORK},
+        "parameters": trained.parameters,
+        "moments": trained.moments,
+        "streams": trained.streams,
+    }
+    return store.Part(
+        tensors={
+            # Copies, because the format takes no two tensors that share memory.
+            f"{group}/{name}": value.clone(memory_format=torch.contiguous_format)
+            for group, values in groups.items()
+            for name, value in values.items()
+        },
+        facts={"strategy": point.strategy},
+    )
+
+
+def _checkpoint(place: tuple[int, int], part: store.Part) -> Checkpoint:
+    groups: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
+    for entry, value in part.tensors.items():
+        group, _, name = entry.partition("/")
+        groups[group][name] = value
+    batch, epoch = place
+    return Checkpoint(
+        batch=batch,
+        trained=Epoch(
+            epoch=epoch,
+            parameters=groups["parameters"],
+            moments=groups["moments"],
+            streams=groups["streams"],
+            **groups["trained"],
+        ),
+        measured={name: value.numpy() for name, value in groups["measured"].items()},
+        strategy=part.facts["strategy"],
+    )
 
 
 def _architecture(model: object, data: Dataset, seed: int) -> Architecture:
@@ -738,7 +1043,11 @@ def _architecture(model: object, data: Dataset, seed: int) -> Architecture:
     return build
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str, *, elsewhere: bool) -> torch.device:
+    """Check a device; that of other machines can only be taken at its word."""
+    if elsewhere and name != "auto":
+        with suppress(RuntimeError, TypeError):
+            return torch.device(name)
     cuda = torch.cuda.device_count()
     if name == "auto":
         return torch.device("cuda" if cuda else "cpu")

@@ -10,26 +10,48 @@ training, closing it stops. Weights, optimiser and random streams live inside an
 
 from __future__ import annotations
 
+import copy
+import difflib
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch.nn import functional
+from torch.optim.adam import adam
 
-from qwidgets.attacks import pgd
+from qwidgets.attacks import fgsm, kl_pgd, pgd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
     from qwidgets.data import Dataset
+    from qwidgets.models import BatchedForward
 
-    Forward = Callable[[Mapping[str, Tensor], Tensor], Tensor]
+Objective = Literal["clean", "fgsm", "pgd", "trades"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 
 Regularizer = Literal["gradient", "weight_decay", "label_smoothing"]
 REGULARIZERS: tuple[Regularizer, ...] = get_args(Regularizer)
+
+REASONS = ("", "not finite", "chance")
+"""What a number in `Epoch.reason` means."""
+_NOT_FINITE, _CHANCE = 1, 2
+
+_MOMENTS = ("first", "second")
+
+# As many seeds of random starts.
+_SEEDS = 1 << 62
+
+# Training images on which a network must do better than chance, at most.
+_CHANCE_IMAGES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +66,21 @@ class TrainingSettings:
         Images in a minibatch (the last one of an epoch may be smaller).
     learning_rate : float
         Step length of Adam (betas 0.9 and 0.999, epsilon 1e-8).
+    objective : {"pgd", "trades", "fgsm", "clean"}
+        What a network of radius epsilon learns, l the cross-entropy and x' inside its ball.
+        ``pgd``: ``max l(f(x'), y)``, the maximum found by projected gradient ascent. ``fgsm``: the
+        same with a single signed step. ``trades``: ``l(f(x), y) + trades_weight max KL(softmax f(x)
+        || softmax f(x'))``. ``clean``: ``l(f(x), y)`` whatever the radius. At radius 0 all are the
+        same.
     attack_steps : int
-        Steps of the projected gradient attack that makes the training inputs.
+        Steps of the ascent of ``pgd`` and ``trades``.
     norm : {"linf", "l2"}
-        Norm of the attack.
+        Norm of the ball; ``fgsm`` knows linf alone.
+    warm_up : float
+        Share of the training, 0 to 1, in which the radii grow linearly, minibatch by minibatch,
+        from 0 to their values. Training at a large radius from the start ends at chance.
+    trades_weight : float
+        See ``trades``; 1 / lambda in the source.
     regularizer : {"gradient", "weight_decay", "label_smoothing"}
         What the regularization strength of each network multiplies. ``gradient``: the mean over the
         minibatch of the squared l2 norm of the gradient of the cross-entropy with respect to the
@@ -56,15 +89,43 @@ class TrainingSettings:
         over all classes.
     seed : int
         Seed of the minibatch order and of the random starts of the attack.
+
+    Raises
+    ------
+    ValueError
+        An unknown objective, ``fgsm`` in another norm than linf, a warm-up outside 0 to 1.
     """
 
     epochs: int
     batch_size: int
     learning_rate: float
+    objective: Objective = "pgd"
     attack_steps: int = 5
     norm: Literal["linf", "l2"] = "linf"
+    warm_up: float = 0.25
+    trades_weight: float = 6.0
     regularizer: Regularizer = "gradient"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            near = difflib.get_close_matches(str(self.objective), OBJECTIVES, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            known = ", ".join(map(repr, OBJECTIVES))
+            message = f"objective must be one of {known}, got {self.objective!r}{hint}."
+            raise ValueError(message)
+        if self.objective == "fgsm" and self.norm != "linf":
+            message = (
+                f"norm must be 'linf' for the objective 'fgsm', got {self.norm!r}; "
+                "in other norms take objective='pgd' with attack_steps=1."
+            )
+            raise ValueError(message)
+        if not 0 <= self.warm_up <= 1:
+            message = (
+                f"warm_up must be a share of the training, 0 to 1, got {self.warm_up}; "
+                "0 trains at full radius from the start."
+            )
+            raise ValueError(message)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,41 +146,54 @@ class Epoch:
     epoch : int
         Number of finished passes over the training set.
     train_loss : Tensor, shape (N,), float64
-        Mean cross-entropy (nats) of the inputs trained on (attacked ones where epsilon > 0), taken
-        while the weights moved and without the regularization term; NaN at epoch 0.
+        Mean cross-entropy (nats) of the inputs trained on (attacked ones where epsilon > 0, but
+        under ``trades`` the clean ones), taken while the weights moved and without the
+        regularization term; NaN at epoch 0.
     diverged : Tensor, shape (N,), int64
-        Epoch in which the network's loss or weights stopped being finite, -1 where they are finite.
+        Epoch since which the network has failed without interruption, -1 where it works. One whose
+        loss or weights are not finite has failed for good. One at chance, no better on clean
+        training images than always naming their commonest class, may recover.
+    reason : Tensor, shape (N,), int64
+        Why, as an index into `REASONS`.
     parameters : dict of str to Tensor, shape (N, ...)
         A copy of the weights, detached.
+    moments : dict of str to Tensor, shape (N, ...)
+        A copy of the optimiser's moments, ``first.NAME`` and ``second.NAME`` for each parameter.
+    streams : dict of str to Tensor, uint8
+        States of the random streams, on the CPU.
     """
 
     epoch: int
     train_loss: Tensor
     diverged: Tensor
+    reason: Tensor
     parameters: dict[str, Tensor]
+    moments: dict[str, Tensor]
+    streams: dict[str, Tensor]
 
 
 def train(
-    forward: Forward,
+    forward: BatchedForward,
     parameters: Mapping[str, Tensor],
     data: Dataset,
     epsilon: Tensor,
     regularization: Tensor,
     settings: TrainingSettings,
     device: torch.device | str = "cpu",
+    *,
+    learning_rate: Tensor | None = None,
+    resume: Epoch | None = None,
 ) -> Iterator[Step | Epoch]:
     """Train N networks at once, each with its own radius and regularization.
 
-    Network i minimises the mean over the minibatch of ``l(x_adv)`` plus its regularization term,
-    where ``x_adv`` is the PGD example of radius ``epsilon[i]`` (x itself where that is 0). The
-    objective is the sum over the networks, which share no weight: a network that diverges leaves
-    the gradients of the others as they are.
+    Network i minimises the mean over the minibatch of its objective plus its regularization term.
+    What is differentiated is the sum over the networks, which share no weight: a network that
+    diverges leaves the gradients of the others as they are.
 
     Parameters
     ----------
-    forward : callable
-        ``forward(parameters, x) -> logits`` (N, B, C), as made by ``batched_forward``; x is
-        (B, ...) for all networks or (N, B, ...).
+    forward : BatchedForward
+        The architecture, as made by `batched_forward`.
     parameters : mapping of str to Tensor, shape (N, ...), float32
         Initial weights; they are copied.
     data : Dataset
@@ -132,125 +206,282 @@ def train(
         What all have in common.
     device : torch.device or str
         Where to compute.
+    learning_rate : Tensor, shape (N,), optional
+        Step length of each network, by default that of the settings.
+    resume : Epoch, optional
+        An epoch of the same training: it goes on there, bit for bit as if it had not stopped. The
+        initial weights are not used.
 
     Yields
     ------
     Step or Epoch
-        ``Epoch`` 0 first, then for every epoch a ``Step`` after each minibatch and an ``Epoch``.
+        For every epoch a ``Step`` after each minibatch and an ``Epoch``; before that ``Epoch`` 0,
+        unless the training is resumed.
 
     Notes
     -----
-    Adversarial training after Madry et al. (arXiv 1706.06083); the gradient penalty is the squared
-    momentum of the packet before normalisation (arXiv 2205.01493).
+    Adversarial training after Madry et al. (arXiv 1706.06083), TRADES after Zhang et al. (arXiv
+    1901.08573); the gradient penalty is the squared momentum of the packet before normalisation
+    (arXiv 2205.01493).
     """
-    weights = {
-        name: value.to(device, copy=True).requires_grad_() for name, value in parameters.items()
-    }
-    leaves = list(weights.values())
     inputs, labels = data.train_inputs.to(device), data.train_labels.to(device)
-    epsilon = epsilon.to(device)
-    regularization = regularization.to(inputs)
+    epsilon, regularization = epsilon.to(device), regularization.to(inputs)
     networks, images = len(epsilon), len(inputs)
-    optimizer = torch.optim.Adam(leaves, lr=settings.learning_rate, fused=True)
-    # Two streams, so that the minibatch order does not depend on whether an attack draws numbers.
-    order = torch.Generator().manual_seed(settings.seed)
-    starts = torch.Generator(device).manual_seed(settings.seed)
+    common = torch.full((networks,), settings.learning_rate, dtype=torch.float64)
+    rates = common if learning_rate is None else learning_rate
+    shrinkage = 1 - rates.to(inputs) * regularization
+    last = resume or _untrained(parameters, networks, settings.seed, device)
+    weights = {name: value.to(device, copy=True) for name, value in last.parameters.items()}
+    moments = {name: value.to(device, copy=True) for name, value in last.moments.items()}
+    # Two streams, so that the minibatch order does not depend on the attack.
+    order, starts = torch.Generator(), torch.Generator()
+    order.set_state(last.streams["order"])
+    starts.set_state(last.streams["starts"])
+    diverged, reason = last.diverged.to(device), last.reason.to(device)
+    # Evenly over the training set, which may be sorted by class.
+    some = slice(None, None, -(-images // _CHANCE_IMAGES))
+    if resume is None:
+        yield last
 
-    diverged = torch.full((networks,), -1, device=device)
-    snapshot = {name: value.detach().clone() for name, value in weights.items()}
-    yield Epoch(
+    steps = -(-images // settings.batch_size)
+    ramp = max(settings.warm_up * settings.epochs * steps, 1.0)
+    with _learning(forward, weights, regularization, settings, data.value_range) as learn:
+        for epoch in range(last.epoch + 1, settings.epochs + 1):
+            total = torch.zeros(networks, dtype=torch.float64, device=device)
+            batches = torch.randperm(images, generator=order).to(device).split(settings.batch_size)
+            for step, batch in enumerate(batches, start=1):
+                done = (epoch - 1) * steps + step
+                radius = epsilon * min(1.0, done / ramp)
+                seed = int(torch.randint(_SEEDS, (), generator=starts))
+                loss, gradients = learn(inputs[batch], labels[batch], radius, seed)
+                if settings.regularizer == "weight_decay":
+                    for value in weights.values():
+                        value.mul_(shrinkage.view(-1, *[1] * (value.ndim - 1)))
+                _descend(weights, gradients, moments, rates.tolist(), done)
+                total += loss.double() * len(batch)
+                yield Step(epoch=epoch, step=step, steps=steps)
+            finite = total.isfinite()
+            for value in weights.values():
+                finite &= value.isfinite().flatten(1).all(1)
+            chance = _at_chance(partial(forward, weights), inputs[some], labels[some], settings)
+            reason = torch.where(finite & (reason != _NOT_FINITE), _CHANCE * chance, _NOT_FINITE)
+            diverged = torch.where(reason > 0, torch.where(diverged < 0, epoch, diverged), -1)
+            yield Epoch(
+                epoch=epoch,
+                train_loss=(total / images).cpu(),
+                diverged=diverged.cpu(),
+                reason=reason.cpu(),
+                parameters={name: value.clone() for name, value in weights.items()},
+                moments={name: value.clone() for name, value in moments.items()},
+                streams={"order": order.get_state(), "starts": starts.get_state()},
+            )
+
+
+def _untrained(
+    parameters: Mapping[str, Tensor], networks: int, seed: int, device: torch.device | str
+) -> Epoch:
+    return Epoch(
         epoch=0,
         train_loss=torch.full((networks,), torch.nan, dtype=torch.float64),
-        diverged=diverged.cpu(),
-        parameters=snapshot,
+        diverged=torch.full((networks,), -1),
+        reason=torch.zeros(networks, dtype=torch.int64),
+        parameters={
+            name: value.detach().to(device, copy=True) for name, value in parameters.items()
+        },
+        moments={
+            f"{moment}.{name}": torch.zeros_like(value, device=device)
+            for name, value in parameters.items()
+            for moment in _MOMENTS
+        },
+        streams={
+            "order": torch.Generator().manual_seed(seed).get_state(),
+            "starts": torch.Generator().manual_seed(seed).get_state(),
+        },
     )
-    steps = -(-images // settings.batch_size)
-    for epoch in range(1, settings.epochs + 1):
-        total = torch.zeros(networks, dtype=torch.float64, device=device)
-        batches = torch.randperm(images, generator=order).to(device).split(settings.batch_size)
-        for step, batch in enumerate(batches, start=1):
-            x, y = inputs[batch], labels[batch]
-            x = _attacked(forward, weights, x, y, epsilon, settings, data.value_range, starts)
-            loss, objective = _objective(forward, weights, x, y, regularization, settings)
-            gradients = torch.autograd.grad(objective.sum(), leaves)
-            with torch.no_grad():
-                for leaf, gradient in zip(leaves, gradients, strict=True):
-                    # The fused kernel walks both in memory order and takes no heed of strides.
-                    leaf.grad = gradient.contiguous()
-                    if settings.regularizer == "weight_decay":
-                        decay = 1 - settings.learning_rate * regularization
-                        leaf.mul_(decay.view(-1, *[1] * (leaf.ndim - 1)))
-            optimizer.step()
-            total += loss.double() * len(batch)
-            yield Step(epoch=epoch, step=step, steps=steps)
-        snapshot = {name: value.detach().clone() for name, value in weights.items()}
-        finite = total.isfinite()
-        for value in snapshot.values():
-            finite &= value.isfinite().flatten(1).all(1)
-        diverged = torch.where(finite | (diverged >= 0), diverged, epoch)
-        yield Epoch(
-            epoch=epoch,
-            train_loss=(total / images).cpu(),
-            diverged=diverged.cpu(),
-            parameters=snapshot,
-        )
+
+
+@contextmanager
+def _learning(
+    forward: BatchedForward,
+    weights: Mapping[str, Tensor],
+    regularization: Tensor,
+    settings: TrainingSettings,
+    value_range: tuple[float, float],
+) -> Iterator[Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, dict[str, Tensor]]]]:
+    """Give a function of a minibatch (x, y), the radii and a seed: losses (N,) and gradients.
+
+    Networks that are evaluated one after another take their whole steps so. It needs no more memory
+    than one of them, and each thread of the processor can have its own, which serves small products
+    better than all threads on one of them.
+    """
+    networks, device = len(regularization), regularization.device
+    alone = forward.strategy == "loop"
+    parts = [slice(i, i + 1) for i in range(networks)] if alone else [slice(0, networks)]
+    leaves = [
+        {name: value[part].requires_grad_() for name, value in weights.items()} for part in parts
+    ]
+    losses = torch.zeros(networks, device=device)
+    gradients = {name: torch.zeros_like(value) for name, value in weights.items()}
+    threads = torch.get_num_threads()
+    workers = min(threads, networks) if alone and device.type == "cpu" else 1
+    # Evaluating lends the module other parameters for a while: each thread needs its own module.
+    own = threading.local()
+    own.forward = forward
+    ready = threading.Barrier(workers)
+
+    def prepare() -> None:
+        own.forward = copy.deepcopy(forward)
+        torch.set_num_threads(1)
+        torch.get_num_threads()  # else the first computation of a thread asks the process
+        ready.wait()
+
+    def learn(x: Tensor, y: Tensor, epsilon: Tensor, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
+        def work(part: slice, leaf: Mapping[str, Tensor]) -> None:
+            frozen = {name: value.detach() for name, value in leaf.items()}
+            examples = _attacked(
+                own.forward, frozen, x, y, epsilon[part], settings, value_range, seed
+            )
+            model = partial(own.forward, leaf)
+            strength = regularization[part]
+            loss, objective = _objective(model, x, examples, y, epsilon[part], strength, settings)
+            losses[part] = loss
+            found = torch.autograd.grad(objective.sum(), list(leaf.values()))
+            for gradient, value in zip(gradients.values(), found, strict=True):
+                gradient[part] = value
+
+        # Drained, so that what a thread raises is raised here.
+        deque((pool.map if workers > 1 else map)(work, parts, leaves), maxlen=0)
+        return losses, gradients
+
+    with ThreadPoolExecutor(workers, initializer=prepare) as pool:
+        if workers > 1:
+            # As many tasks start all threads. Each has set its own number of threads to 1, and with
+            # it, as PyTorch does, that of the process, which is given back.
+            deque(pool.map(int, range(workers)), maxlen=0)
+            torch.set_num_threads(threads)
+        yield learn
 
 
 def _attacked(
-    forward: Forward,
+    forward: BatchedForward,
     weights: Mapping[str, Tensor],
     x: Tensor,
     y: Tensor,
     epsilon: Tensor,
     settings: TrainingSettings,
     value_range: tuple[float, float],
-    starts: torch.Generator,
+    seed: int,
 ) -> Tensor:
-    """Return each network's training inputs, (N, B, ...)."""
+    """Return what each network trains on in place of the images x, (N, B, ...)."""
     networks = len(epsilon)
     everywhere = x.expand(networks, *x.shape)
     attacked = epsilon.nonzero()
-    if not len(attacked):
+    if settings.objective == "clean" or not len(attacked):
         return everywhere
     # Leading clean networks (the first row of a grid) need no attack: leave them out.
     clean = int(attacked[0])
-    frozen = {name: value.detach()[clean:] for name, value in weights.items()}
-    examples = pgd(
-        partial(forward, frozen),
+    model = partial(forward, {name: value[clean:] for name, value in weights.items()})
+    inputs, targets, radius = (
         everywhere[clean:],
         y.expand(networks - clean, -1),
         epsilon[clean:, None],
-        norm=settings.norm,
-        steps=settings.attack_steps,
-        value_range=value_range,
-        seed=starts,
     )
+    if settings.objective == "fgsm":
+        examples = fgsm(model, inputs, targets, radius, value_range=value_range)
+    else:
+        ascent = (
+            partial(kl_pgd, model, inputs)
+            if settings.objective == "trades"
+            else partial(pgd, model, inputs, targets)
+        )
+        stream = torch.Generator(x.device).manual_seed(seed)
+        examples = ascent(
+            radius,
+            norm=settings.norm,
+            steps=settings.attack_steps,
+            value_range=value_range,
+            seed=stream,
+        )
     return torch.cat([everywhere[:clean], examples])
 
 
 def _objective(
-    forward: Forward,
-    weights: Mapping[str, Tensor],
+    model: Callable[[Tensor], Tensor],
     x: Tensor,
+    examples: Tensor,
     y: Tensor,
+    epsilon: Tensor,
     regularization: Tensor,
     settings: TrainingSettings,
 ) -> tuple[Tensor, Tensor]:
     """Return the mean cross-entropy and what is minimised, both (N,)."""
-    networks = len(regularization)
+    trades = settings.objective == "trades"
     regularized = bool(regularization.any())
     penalised = regularized and settings.regularizer == "gradient"
+    learned = x.expand_as(examples) if trades else examples
     if penalised:
-        x = x.detach().requires_grad_()
-    logits = forward(weights, x)
-    log_probability = functional.log_softmax(logits, dim=-1)
-    target = y.expand(networks, -1).unsqueeze(-1)
-    losses = -log_probability.gather(-1, target).squeeze(-1)
+        learned = learned.detach().requires_grad_()
+    log_probability = functional.log_softmax(model(learned), dim=-1)
+    index = y.expand(len(examples), -1).unsqueeze(-1)
+    losses = -log_probability.gather(-1, index).squeeze(-1)
     loss = losses.mean(1)
+    objective = loss
     if penalised:
-        (slope,) = torch.autograd.grad(losses.sum(), x, create_graph=True)
-        return loss.detach(), loss + regularization * slope.square().flatten(2).sum(2).mean(1)
-    if regularized and settings.regularizer == "label_smoothing":
+        (slope,) = torch.autograd.grad(losses.sum(), learned, create_graph=True)
+        objective = loss + regularization * slope.square().flatten(2).sum(2).mean(1)
+    elif regularized and settings.regularizer == "label_smoothing":
         uniform = -log_probability.mean((1, 2))
-        return loss.detach(), (1 - regularization) * loss + regularization * uniform
-    return loss.detach(), loss
+        objective = (1 - regularization) * loss + regularization * uniform
+    if trades and epsilon.any():
+        attacked = functional.log_softmax(model(examples), dim=-1)
+        divergence = (log_probability.exp() * (log_probability - attacked)).sum(2).mean(1)
+        # At radius 0 it is 0, but its gradient only to rounding.
+        objective = objective + settings.trades_weight * (epsilon > 0) * divergence
+    return loss.detach(), objective
+
+
+def _descend(
+    weights: Mapping[str, Tensor],
+    gradients: Mapping[str, Tensor],
+    moments: Mapping[str, Tensor],
+    rates: Sequence[float],
+    step: int,
+) -> None:
+    """Take one step of Adam in place; networks side by side at one rate move together."""
+    start = 0
+    for rate, run in groupby(rates):
+        part = slice(start, start + len(list(run)))
+        start = part.stop
+        first, second = ([moments[f"{m}.{name}"][part] for name in weights] for m in _MOMENTS)
+        adam(
+            [value[part] for value in weights.values()],
+            [value[part] for value in gradients.values()],
+            first,
+            second,
+            [],
+            [torch.tensor(step - 1.0, device=value.device) for value in first],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=rate,
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+        )
+
+
+@torch.no_grad()
+def _at_chance(
+    model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, settings: TrainingSettings
+) -> Tensor:
+    """Whether each network names no more labels right than one that always names the same."""
+    right = torch.stack(
+        [
+            (model(some).argmax(-1) == labels).sum(-1)
+            for some, labels in zip(
+                x.split(settings.batch_size), y.split(settings.batch_size), strict=True
+            )
+        ]
+    )
+    return right.sum(0) <= y.bincount().max()

@@ -9,9 +9,9 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div
 
-from qwidgets.attacks import Ball, L2Ball, LinfBall, fgsm, pgd, robust_accuracy
+from qwidgets.attacks import Ball, L2Ball, LinfBall, fgsm, kl_pgd, pgd, robust_accuracy, take
 from qwidgets.data import Dataset, load_data
 from qwidgets.models import batched_forward, build_model, stack_parameters
 
@@ -146,15 +146,52 @@ def test_random_starts_and_steps_end_inside(case: tuple[Ball, str, Tensor, Any])
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_random_starts_are_uniform_in_the_ball(norm: str) -> None:
+    """In the volume for linf, in the distance from the center for l2."""
     count, width = 20_000, 3
     center = torch.zeros((count, width), dtype=torch.float64)
     ball = BALLS[norm](center, torch.full((count,), 0.5, dtype=torch.float64), (-1.0, 1.0))
     start = ball.random_start(torch.Generator().manual_seed(0))
-    # The share of volume within a radius r is (r / 0.5)^width in either norm.
-    share = (length(start, norm, 1) / 0.5) ** width
+    share = (length(start, norm, 1) / 0.5) ** (width if norm == "linf" else 1)
     assert abs(share.mean().item() - 1 / 2) < 4 * math.sqrt(1 / 12 / count)
     assert abs(share.square().mean().item() - 1 / 3) < 4 * math.sqrt(4 / 45 / count)
     assert (start.mean(0).abs() < 4 * 0.5 / math.sqrt(3 * count)).all()
+
+
+@settings(deadline=None)
+@given(balls(), st.integers(1, 3))
+def test_copies_of_an_input_start_from_the_same_relative_position(
+    case: tuple[Ball, str, Tensor, Any], copies: int
+) -> None:
+    ball, _, _, generator = case
+    many = type(ball)(
+        ball.center.repeat(copies, 1, 1), ball.epsilon.repeat(copies), ball.value_range
+    )
+    state = generator.get_state()
+    once = ball.random_start(generator)
+    generator.set_state(state)
+    assert torch.equal(many.random_start(generator, copies), once.repeat(copies, 1, 1))
+
+
+@settings(deadline=None)
+@given(balls(), st.permutations(range(3)), st.integers(1, 3))
+def test_balls_of_some_inputs_are_those_of_all(
+    case: tuple[Ball, str, Tensor, Any], order: list[int], count: int
+) -> None:
+    ball, _, points, _ = case
+    columns = torch.tensor(order[:count])
+    some = ball.take(columns)
+    assert torch.equal(some.epsilon, ball.epsilon[columns])
+    assert torch.equal(some.project(points[columns]), ball.project(points)[columns])
+
+
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(0, 2**32))
+def test_taking_columns_is_indexing(networks: int, batch: int, count: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn((networks, batch, 2, 3), generator=generator)
+    columns = torch.randint(batch, (networks, count), generator=generator)
+    expected = torch.stack([one[own] for one, own in zip(values, columns, strict=True)])
+    assert torch.equal(take(values, columns), expected)
+    assert torch.equal(take(values[0], columns[0]), expected[0])
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -318,6 +355,48 @@ def test_an_ensemble_is_attacked_as_its_networks_are(
         assert accuracy[index].tolist() == expected.tolist()
     assert torch.equal(found[1], x)
     assert torch.equal(one_step[1], x)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_kl_pgd_equals_the_naive_one(digits: Dataset, networks: list[nn.Module], norm: str) -> None:
+    model = build_model("mlp", digits).double()
+    model.load_state_dict(networks[2].state_dict())
+    x = digits.test_inputs[:12].double()
+    epsilon = 0.15 if norm == "linf" else 0.8
+    found = kl_pgd(model, x, epsilon, norm=norm, steps=6, seed=9)
+    ball = BALLS[norm](x, torch.full((12,), epsilon, dtype=torch.float64), (0.0, 1.0))
+    start = ball.random_start(torch.Generator().manual_seed(9))
+    for image, begin, adversarial in zip(x, start, found, strict=True):
+        target = model(image[None]).softmax(1).detach()
+        point = begin
+        for _ in range(6):
+            point = point.clone().requires_grad_()
+            loss = cross_entropy(model(point[None]), target)
+            (gradient,) = torch.autograd.grad(loss, point)
+            step = gradient.sign() if norm == "linf" else gradient / gradient.norm()
+            offset = point.detach() + 2.5 * epsilon / 6 * step - image
+            if norm == "linf":
+                offset = offset.clamp(-epsilon, epsilon)
+            else:
+                offset = offset * min(1.0, epsilon / offset.norm().item())
+            point = (image + offset).clamp(0, 1)
+        torch.testing.assert_close(adversarial, point, rtol=0, atol=1e-9)
+
+
+def test_kl_pgd_diverges_from_the_prediction_more_than_a_random_point(
+    digits: Dataset, networks: list[nn.Module]
+) -> None:
+    x = digits.test_inputs[:100]
+    model = networks[0]
+
+    def divergence(attacked: Tensor) -> float:
+        expected, found = (model(inputs).log_softmax(1) for inputs in (x, attacked))
+        return kl_div(found, expected, reduction="batchmean", log_target=True).item()
+
+    epsilon = torch.full((100,), 0.1, dtype=torch.float64)
+    start = LinfBall(x, epsilon, (0.0, 1.0)).random_start(torch.Generator().manual_seed(0))
+    assert divergence(kl_pgd(model, x, 0.1)) > 10 * divergence(start)
+    assert kl_pgd(model, x, 0.0).numpy().tobytes() == x.numpy().tobytes()
 
 
 # Strength on networks trained for real
@@ -510,18 +589,35 @@ def test_broken_images_are_attacked_no_further(digits: Dataset, networks: list[n
         return logits
 
     correct = int((networks[0](x).argmax(1) == y).sum())
-    curve = robust_accuracy(counting, x, y, [0.1, 0.2, 0.4], steps=10)
+    curve = robust_accuracy(counting, x, y, [0.1, 0.2, 0.4], steps=10, batch_size=3 * len(y))
     assert sizes[0] == len(y)
-    assert sizes[1] == correct
-    assert sizes == sorted(sizes, reverse=True)
+    # All radii at once; sizes are rounded up to a 32nd of them.
+    grain = 3 * len(y) // 32
+    assert 3 * correct <= sizes[1] < 3 * correct + grain
+    assert sizes[1:] == sorted(sizes[1:], reverse=True)
+    assert all(size % grain == 0 for size in sizes[1:])
     assert curve[-1] == 0
-    # Once everything is broken nothing runs: three radii of 11 forward passes would be 33.
-    assert len(sizes) < 1 + 33
+    assert len(sizes) == 1 + 11
+    # An image broken at a small radius is not attacked at larger ones.
+    assert sizes[-1] < correct * curve[0] + correct * curve[1] + 2 * grain
 
     sizes.clear()
     wrong = (networks[0](x).argmax(1) + 1) % 10
     assert robust_accuracy(counting, x, wrong, [0.0, 0.1]).tolist() == [0.0, 0.0]
     assert sizes == [len(y)]
+
+
+def test_the_curve_does_not_depend_on_the_size_of_batches_but_for_the_start(
+    digits: Dataset, networks: list[nn.Module]
+) -> None:
+    x, y = digits.test_inputs, digits.test_labels
+    epsilons = [0.0, 0.05, 0.1]
+    curves = [
+        robust_accuracy(networks[0], x, y, epsilons, batch_size=size) for size in (1, 40, 1000)
+    ]
+    for curve in curves[:2]:
+        assert curve[0] == curves[-1][0]
+        np.testing.assert_allclose(curve, curves[-1], atol=0.02)
 
 
 # Refusals

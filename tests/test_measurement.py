@@ -211,7 +211,8 @@ def test_work_is_reported_in_growing_shares_up_to_the_whole(networks, data, prob
     _, shares = record_of(
         batched_forward(networks[0], data.input_shape), stack_parameters(networks), probes
     )
-    assert len(shares) > 30
+    # Each network is attacked, then its packets are measured.
+    assert len(shares) >= 2 * len(networks)
     assert (np.diff(shares) > 0).all()
     assert shares[-1] == 1
 

@@ -4,6 +4,7 @@ import copy
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from torch.nn.functional import cross_entropy, softplus
 
 from qwidgets.data import Dataset, load_data
 from qwidgets.models import (
-    BatchedForward,
+    STRATEGIES,
     Strategy,
     batched_forward,
     build_model,
@@ -48,6 +49,13 @@ def digits() -> Dataset:
         ("conv", (1, 8, 8)),
         ("conv", (1, 28, 28)),
         ("conv", (3, 32, 32)),
+        ("resnet", (1, 8, 8)),
+        ("resnet", (1, 28, 28)),
+        ("resnet", (3, 32, 32)),
+        ("attention", (1, 8, 8)),
+        ("attention", (1, 28, 28)),
+        ("attention", (3, 32, 32)),
+        ("attention", (1, 7, 9)),
     ],
 )
 def test_build_model_maps_inputs_to_logits(name: str, shape: tuple[int, ...]) -> None:
@@ -63,7 +71,10 @@ def test_mlp_has_two_hidden_layers_of_128(digits: Dataset) -> None:
     assert shapes == [(128, 64), (128,), (128, 128), (128,), (10, 128), (10,)]
 
 
-@pytest.mark.parametrize("name", ["mlp", "conv"])
+NAMES = ("mlp", "conv", "resnet", "attention")
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_seed_alone_decides_the_parameters(digits: Dataset, name: str) -> None:
     torch.manual_seed(1)
     first = build_model(name, digits, seed=3).state_dict()
@@ -71,17 +82,20 @@ def test_seed_alone_decides_the_parameters(digits: Dataset, name: str) -> None:
     second = build_model(name, digits, seed=3).state_dict()
     other = build_model(name, digits, seed=4).state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)
-    assert not any(torch.equal(first[key], other[key]) for key in first)
+    # Normalisations begin with ones and zeros.
+    drawn = [key for key in first if first[key].unique().numel() > 1]
+    assert len(drawn) > len(first) / 2
+    assert not any(torch.equal(first[key], other[key]) for key in drawn)
 
 
-@pytest.mark.parametrize("name", ["mlp", "conv"])
+@pytest.mark.parametrize("name", NAMES)
 def test_building_leaves_the_global_generator_alone(digits: Dataset, name: str) -> None:
     before = torch.get_rng_state()
     build_model(name, digits)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name", ["mlp", "conv"])
+@pytest.mark.parametrize("name", NAMES)
 def test_initial_parameters_fill_their_range(digits: Dataset, name: str) -> None:
     for layer in build_model(name, digits).modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
@@ -96,16 +110,40 @@ def test_initial_parameters_fill_their_range(digits: Dataset, name: str) -> None
 
 def test_unknown_model_is_refused_with_the_near_match(digits: Dataset) -> None:
     with pytest.raises(
-        ValueError, match=r"model must be one of 'mlp', 'conv', got 'con' \(did you"
+        ValueError, match=r"model must be one of 'mlp', 'conv', .*, got 'con' \(did you"
     ):
         build_model("con", digits)
 
 
-def test_conv_refuses_inputs_that_are_no_images() -> None:
+@pytest.mark.parametrize("name", ["conv", "resnet", "attention"])
+def test_models_for_images_refuse_other_inputs(name: str) -> None:
     with pytest.raises(
-        ValueError, match=r"images of shape .* got inputs of shape \(2,\); use model"
+        ValueError, match=rf"'{name}' needs images .* got inputs of shape \(2,\); use model"
     ):
-        build_model("conv", images(2))
+        build_model(name, images(2))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_built_models_treat_every_image_by_itself(digits: Dataset, name: str) -> None:
+    model = build_model(name, digits).double()
+    x = digits.test_inputs[:6].double()
+    alone = torch.cat([model(one[None]) for one in x])
+    torch.testing.assert_close(model(x), alone, rtol=1e-12, atol=1e-12)
+    assert torch.equal(model.train()(x), model.eval()(x))
+
+
+def test_attention_is_that_of_pytorch(digits: Dataset) -> None:
+    model = build_model("attention", digits).double()
+    layer = next(part for part in model.modules() if type(part).__name__ == "_Attention")
+    reference = nn.MultiheadAttention(64, 4, batch_first=True, dtype=torch.float64)
+    named = {"projections": ("in_proj_weight", "in_proj_bias"), "output": ("weight", "bias")}
+    with torch.no_grad():
+        for mine, theirs in ((layer.projections, reference), (layer.output, reference.out_proj)):
+            weight, bias = named["projections" if theirs is reference else "output"]
+            getattr(theirs, weight).copy_(mine.weight)
+            getattr(theirs, bias).copy_(mine.bias)
+    x = torch.randn((3, 7, 64), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(layer(x), reference(x, x, x)[0], rtol=1e-10, atol=1e-10)
 
 
 # Many networks as one program
@@ -129,8 +167,7 @@ def architecture(name: str, digits: Dataset) -> nn.Module:
     relu = nn.ReLU()
     shared = nn.Linear(64, 64)
     makers: dict[str, nn.Module] = {
-        "mlp": build_model("mlp", digits),
-        "conv": build_model("conv", digits),
+        **{known: build_model(known, digits) for known in NAMES},
         "normalised": Normalised(),
         "no bias": nn.Sequential(
             nn.Flatten(), nn.Linear(64, 9, bias=False), nn.ReLU(), nn.Linear(9, 10)
@@ -155,7 +192,7 @@ def randomised(model: nn.Module, count: int) -> list[nn.Module]:
     return models
 
 
-STRATEGIES = {
+RULE: dict[str, Strategy] = {
     "mlp": "stacked",
     "no bias": "stacked",
     "one relu twice": "stacked",
@@ -163,20 +200,24 @@ STRATEGIES = {
     "columns first": "vmap",
     "normalised": "vmap",
     "conv": "loop",
+    "resnet": "loop",
+    "attention": "loop",
 }
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", RULE)
 def test_strategy_follows_from_the_architecture(digits: Dataset, name: str) -> None:
     forward = batched_forward(architecture(name, digits), digits.input_shape)
-    assert forward.strategy == STRATEGIES[name]
+    assert forward.strategy == RULE[name]
 
 
 CASES = [
-    *STRATEGIES.items(),
+    *RULE.items(),
     ("mlp", "vmap"),
     ("mlp", "loop"),
     ("conv", "vmap"),
+    ("resnet", "vmap"),
+    ("attention", "vmap"),
     ("normalised", "loop"),
 ]
 
@@ -195,7 +236,7 @@ def test_every_strategy_equals_the_networks_one_by_one(
         x = digits.train_inputs[:9].double().reshape(3, 3, 1, 8, 8)
     x = x.clone().requires_grad_()
     y = torch.tensor([4, 0, 9])
-    logits = BatchedForward(model, 3, strategy)(params, x)
+    logits = batched_forward(model, (1, 8, 8), strategy=strategy)(params, x)
     assert logits.shape == (3, 3, 10)
 
     # Loss plus gradient penalty, whose parameter gradient is a double backward.
@@ -245,7 +286,7 @@ def test_reruns_are_bit_identical(digits: Dataset, name: str) -> None:
     assert torch.equal(forward(params, x), forward(params, x))
 
 
-@pytest.mark.parametrize("name", ["mlp", "conv"])
+@pytest.mark.parametrize("name", NAMES)
 def test_built_networks_tell_their_input_axes(digits: Dataset, name: str) -> None:
     model = build_model(name, digits)
     assert batched_forward(model)(stack_parameters([model]), digits.test_inputs[:4]).shape == (
@@ -261,10 +302,98 @@ def test_a_model_that_does_not_tell_its_input_axes_needs_input_shape() -> None:
         batched_forward(model)
 
 
-def test_running_statistics_are_refused() -> None:
-    model = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
-    with pytest.raises(ValueError, match=r"no buffers, got '1.running_mean'.*GroupNorm"):
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    "name", ["mlp", "no bias", "conv", "attention", "normalised", "columns first"]
+)
+def test_logits_on_lines_are_those_at_their_points(
+    digits: Dataset, name: str, strategy: Strategy
+) -> None:
+    if strategy == "stacked" and RULE[name] != "stacked":
+        return
+    model = architecture(name, digits)
+    params = stack_parameters(randomised(model, 2))
+    forward = batched_forward(model, digits.input_shape, strategy=strategy)
+    generator = torch.Generator().manual_seed(1)
+    x = digits.test_inputs[:3].double()
+    direction = torch.randn((2, *x.shape), generator=generator, dtype=torch.float64)
+    t = torch.randn((2, 3, 5), generator=generator, dtype=torch.float64).requires_grad_()
+    found = forward.along(params, x, direction, t)
+    points = x.unsqueeze(1) + t[..., None, None, None] * direction.unsqueeze(2)
+    expected = forward(params, points.flatten(1, 2)).reshape(2, 3, 5, 10)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    slopes = [torch.autograd.grad(value.square().sum(), t)[0] for value in (found, expected)]
+    torch.testing.assert_close(*slopes, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["mlp", "no bias"])
+def test_many_rows_of_one_network_are_computed_alike(digits: Dataset, name: str) -> None:
+    """They take another kernel: values, slopes and the derivatives of slopes agree to rounding."""
+    model = architecture(name, digits)
+    forward = batched_forward(model, digits.input_shape)
+    single = {key: value.requires_grad_() for key, value in stack_parameters([model]).items()}
+    exact = {key: value.detach().double().requires_grad_() for key, value in single.items()}
+    results = []
+    for params, dtype in ((single, torch.float32), (exact, torch.float64)):
+        x = digits.train_inputs[:1100].to(dtype).requires_grad_()
+        logits = forward(params, x)
+        (slope,) = torch.autograd.grad(logits.logsumexp(-1).sum(), x, create_graph=True)
+        total = logits.square().mean() + slope.square().sum()
+        gradients = torch.autograd.grad(total, list(params.values()), allow_unused=True)
+        results.append([logits, slope, *(value for value in gradients if value is not None)])
+    for found, expected in zip(*results, strict=True):
+        atol = 1e-5 * expected.abs().max().item()
+        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=atol)
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.BatchNorm1d(4), nn.BatchNorm1d(4, track_running_stats=False), nn.LazyBatchNorm1d()]
+)
+def test_normalising_over_the_batch_is_refused(layer: nn.Module) -> None:
+    model = nn.Sequential(nn.Linear(2, 4), layer, nn.Linear(4, 2))
+    with pytest.raises(ValueError, match=r"by itself, got \w*BatchNorm1d '1'.*GroupNorm"):
         batched_forward(model)
+
+
+def test_running_statistics_of_images_are_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.InstanceNorm2d(4, track_running_stats=True))
+    with pytest.raises(ValueError, match=r"got InstanceNorm2d '1'.*GroupNorm"):
+        batched_forward(model)
+
+
+class Scaled(nn.Module):
+    """A user's module with a constant."""
+
+    def __init__(self, *, persistent: bool) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+        self.register_buffer("mean", torch.full((64,), 0.3), persistent=persistent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.layer(x.flatten(1) - self.mean)
+        return logits
+
+
+def test_constants_are_shared_unless_they_are_saved_with_the_weights(digits: Dataset) -> None:
+    with pytest.raises(ValueError, match=r"got the buffer 'mean'.*persistent=False"):
+        batched_forward(Scaled(persistent=True), digits.input_shape)
+    models = [Scaled(persistent=False) for _ in range(2)]
+    forward = batched_forward(models[0], digits.input_shape)
+    x = digits.test_inputs[:5]
+    expected = torch.stack([model(x) for model in models])
+    torch.testing.assert_close(forward(stack_parameters(models), x), expected)
+    models[0].load_state_dict(unstack(stack_parameters(models), 1))
+    assert torch.equal(models[0](x), models[1](x))
+
+
+def test_strategies_that_cannot_be_are_refused(digits: Dataset) -> None:
+    wrong: Any = "stack"
+    with pytest.raises(
+        ValueError, match=r"strategy must be .* got 'stack' \(did you mean 'stacked'"
+    ):
+        batched_forward(build_model("mlp", digits), strategy=wrong)
+    with pytest.raises(ValueError, match=r"'stacked' needs a Sequential.*use 'vmap' or 'loop'"):
+        batched_forward(build_model("conv", digits), strategy="stacked")
 
 
 def test_a_model_without_parameters_is_refused() -> None:
@@ -405,3 +534,63 @@ def test_packet_loss_refuses_inputs_of_another_size(digits: Dataset) -> None:
     loss = packet_loss(build_model("mlp", digits), 0, digits.input_shape)
     with pytest.raises(ValueError, match=r"x must have shape \(n, 64\), got \(2, 63\)"):
         loss(torch.zeros(2, 63))
+
+
+@pytest.mark.parametrize("labels", [[3], (0, 9, 3), np.array([1, 2]), torch.tensor([5, 5])])
+def test_several_labels_share_one_evaluation(digits: Dataset, labels: Any) -> None:
+    model = build_model("mlp", digits)
+    evaluations = []
+    model.register_forward_hook(lambda *_: evaluations.append(1))
+    loss = packet_loss(model, labels, digits.input_shape)
+    evaluations.clear()
+    x = digits.test_inputs[:7].flatten(1).double().requires_grad_()
+    found = loss(x)
+    assert evaluations == [1]
+    assert found.shape == (7, len(labels))
+    for column, label in enumerate(labels):
+        single = packet_loss(model, int(label), digits.input_shape)(x)
+        assert torch.equal(found[:, column], single)
+        slopes = [
+            torch.autograd.grad(value.sum(), x, retain_graph=True)[0]
+            for value in (found[:, column], single)
+        ]
+        torch.testing.assert_close(*slopes, rtol=1e-12, atol=0)
+
+
+def test_packet_loss_tells_the_shape_of_one_input(digits: Dataset) -> None:
+    loss = packet_loss(build_model("conv", digits), 0, list(digits.input_shape))  # type: ignore[arg-type]
+    assert loss.input_shape == (1, 8, 8)
+    assert loss.labels == (0,)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_does_not_reach_the_loss(
+    digits: Dataset, name: str, dtype: torch.dtype
+) -> None:
+    """The same weights in float64 are the oracle, also where half precision underflows."""
+    model = build_model(name, digits).to(dtype)
+    exact = build_model(name, digits).double()
+    exact.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        for network in (model, exact):
+            last = list(network.parameters())[-1]
+            last[0] = 24.0  # the loss of label 0 is of the order 1e-10
+    points = []
+    for network in (model, exact):
+        x = digits.test_inputs[:5].flatten(1).double().requires_grad_()
+        value = packet_loss(network, 0, digits.input_shape)(x)
+        (slope,) = torch.autograd.grad(value.sum(), x)
+        points.append((value.detach(), slope))
+    (value, slope), (expected, exact_slope) = points
+    assert value.dtype == slope.dtype == torch.float64
+    assert 0 < expected.max() < 1e-7
+    assert exact_slope.abs().max() < 1e-7
+    torch.testing.assert_close(value, expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(slope, exact_slope, rtol=1e-2, atol=1e-4 * exact_slope.abs().max())
+    assert next(model.parameters()).dtype == dtype
+
+
+def test_packet_loss_refuses_no_labels_at_all(digits: Dataset) -> None:
+    with pytest.raises(ValueError, match="label must name at least one class, got an empty"):
+        packet_loss(build_model("mlp", digits), [], digits.input_shape)

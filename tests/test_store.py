@@ -1,7 +1,17 @@
 from __future__ import annotations
 
+import errno
 import json
+import multiprocessing
+import os
+import resource
 import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -29,10 +39,25 @@ def content():
     return store.Content(cube=cube, weights=weights, manifest={"settings": {"epochs": 4}})
 
 
+def save(path, content):
+    with store.locked(path) as folder:
+        store.publish(folder, content.manifest, content)
+
+
+def visible(folder):
+    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+@pytest.fixture
+def other(content):
+    weights = {name: value + 1 for name, value in content.weights.items()}
+    return store.Content(cube=content.cube * 2, weights=weights, manifest={"settings": {}})
+
+
 @pytest.fixture
 def saved(content, tmp_path):
     path = tmp_path / "saved"
-    store.save(path, content)
+    save(path, content)
     return path
 
 
@@ -72,12 +97,18 @@ def test_the_checksum_sees_every_part(content):
 
 def test_a_saved_sweep_is_replaced_and_nothing_is_left_beside_it(content, saved):
     cube = content.cube.isel(epoch=slice(0, 2))
-    store.save(saved, store.Content(cube=cube, weights=content.weights, manifest={}))
+    save(saved, store.Content(cube=cube, weights=content.weights, manifest={}))
     assert store.load(saved).cube.sizes["epoch"] == 2
     assert [path.name for path in saved.parent.iterdir()] == ["saved"]
+    assert visible(saved) == ["content-1", "manifest.json"]
 
 
-@pytest.mark.parametrize("kind", ["file", "folder", "empty folder", "someone else's manifest"])
+def test_an_empty_folder_can_be_saved_to(content, tmp_path):
+    save(tmp_path, content)
+    assert store.load(tmp_path).checksum == content.checksum
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "someone else's manifest"])
 def test_what_is_not_a_saved_sweep_is_not_overwritten(content, tmp_path, kind):
     path = tmp_path / "precious"
     if kind == "file":
@@ -90,16 +121,16 @@ def test_what_is_not_a_saved_sweep_is_not_overwritten(content, tmp_path, kind):
         (path / "manifest.json").write_text('{"format": "web app"}')
     before = sorted(map(str, tmp_path.rglob("*")))
     with pytest.raises(FileExistsError, match="precious is something else; choose another name"):
-        store.save(path, content)
+        save(path, content)
     assert sorted(map(str, tmp_path.rglob("*"))) == before
 
 
 def test_a_place_that_cannot_be_written_is_explained(content, tmp_path):
-    with pytest.raises(FileNotFoundError, match="cannot be written .No such file.*choose a folder"):
-        store.save(tmp_path / "absent" / "sweep", content)
+    with pytest.raises(FileNotFoundError, match="cannot be written .No such file.*choose one"):
+        save(tmp_path / "absent" / "sweep", content)
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"file.sweep cannot be written .*choose a folder"):
-        store.save(tmp_path / "file" / "sweep", content)
+    with pytest.raises(OSError, match=r"file.sweep cannot be written .*choose one"):
+        save(tmp_path / "file" / "sweep", content)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -108,9 +139,18 @@ def test_a_failure_halfway_leaves_the_old_sweep_and_nothing_else(content, saved)
         cube=content.cube, weights=content.weights, manifest={"no JSON": object()}
     )
     with pytest.raises(TypeError, match="JSON"):
-        store.save(saved, broken)
+        save(saved, broken)
     assert store.load(saved).checksum == content.checksum
-    assert [path.name for path in saved.parent.iterdir()] == ["saved"]
+    assert visible(saved) == ["content-0", "manifest.json"]
+
+
+def test_a_failure_on_new_ground_leaves_nothing(content, tmp_path):
+    broken = store.Content(
+        cube=content.cube, weights=content.weights, manifest={"no JSON": object()}
+    )
+    with pytest.raises(TypeError, match="JSON"):
+        save(tmp_path / "new", broken)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_sweep_is_named(tmp_path):
@@ -118,17 +158,19 @@ def test_a_missing_sweep_is_named(tmp_path):
         store.load(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("part", ["manifest.json", "cube.zarr", "weights.safetensors"])
+@pytest.mark.parametrize(
+    "part", ["manifest.json", "content-0/cube.zarr", "content-0/weights.safetensors"]
+)
 def test_a_missing_part_is_named(saved, part):
     target = saved / part
     shutil.rmtree(target) if target.is_dir() else target.unlink()
-    with pytest.raises(FileNotFoundError, match=f"lacks {part}"):
+    with pytest.raises(FileNotFoundError, match=rf"{part}.* save the sweep again"):
         store.load(saved)
 
 
 def test_every_kind_of_damage_is_noticed(content, saved, tmp_path):
     files = [path.relative_to(saved) for path in saved.rglob("*") if path.is_file()]
-    parts = [file for file in files if file.name != "manifest.json"]
+    parts = [file for file in files if file.name not in {"manifest.json", ".lock"}]
     assert len(parts) >= 10
     for number, part in enumerate(parts):
         for kind in ("truncated", "altered", "removed"):
@@ -165,5 +207,295 @@ def test_a_newer_format_is_refused_with_the_remedy(saved):
     path = saved / "manifest.json"
     manifest = json.loads(path.read_text()) | {"version": 99}
     path.write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match="format 1 or older, got format 99 .*update qwidgets"):
+    with pytest.raises(ValueError, match="format 2 or older, got format 99 .*update qwidgets"):
         store.load(saved)
+
+
+# Checkpoints of batches
+
+
+def part(value, **facts):
+    tensors = {
+        "weight": torch.full((3, 2), value),
+        "step": torch.tensor(value),
+        "stream": torch.arange(9, dtype=torch.uint8),
+    }
+    return store.Part(tensors=tensors, facts=facts)
+
+
+def test_checkpoints_are_read_back(tmp_path):
+    with store.locked(tmp_path / "store") as folder:
+        store.publish(folder, {})
+        assert store.read_parts(folder) == {}
+        store.write_part(folder, 12, 3, part(1.5, strategy="loop"))
+        store.write_part(folder, 0, 10, part(2.5))
+        read = store.read_parts(folder)
+    assert sorted(read) == [(0, 10), (12, 3)]
+    assert read[12, 3].facts == {"strategy": "loop"}
+    for name, value in part(1.5).tensors.items():
+        assert torch.equal(read[12, 3].tensors[name], value)
+        assert read[12, 3].tensors[name].dtype == value.dtype
+
+
+def test_checkpoints_go_when_they_are_superseded_and_published(content, tmp_path):
+    with store.locked(tmp_path / "store") as folder:
+        for batch, epoch in ((0, 4), (0, 5), (0, 6), (1, 4), (1, 5), (2, 5), (2, 12)):
+            store.write_part(folder, batch, epoch, part(0.0))
+        store.publish(folder, {}, content)
+        assert len(store.read_parts(folder)) == 7
+        store.remove_parts(folder, 5)
+        assert sorted(store.read_parts(folder)) == [(0, 6), (1, 5), (2, 12)]
+        store.remove_parts(folder, None)
+        assert store.read_parts(folder) == {}
+    assert visible(folder) == ["content-0", "manifest.json"]
+
+
+@pytest.mark.parametrize("kind", ["truncated", "altered", "empty"])
+def test_a_damaged_checkpoint_is_named(tmp_path, kind):
+    with store.locked(tmp_path / "store") as folder:
+        store.publish(folder, {})
+        store.write_part(folder, 1, 2, part(3.0))
+        file = folder / "parts" / "1-2.safetensors"
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes({"truncated": data[:-4], "altered": data, "empty": b""}[kind])
+        with pytest.raises(ValueError, match=r"1-2.safetensors is damaged .*remove that file"):
+            store.read_parts(folder)
+
+
+def test_a_folder_without_a_finished_epoch_says_so(tmp_path):
+    with store.locked(tmp_path / "store") as folder:
+        store.publish(folder, {"settings": {}})
+    with pytest.raises(ValueError, match=r"has none yet; call sweep with store=path"):
+        store.load(folder)
+    assert store.manifest(folder)["settings"] == {}
+
+
+# One writer
+
+
+def test_a_second_writer_is_refused(content, saved):
+    refusal = rf"process {os.getpid()} on .* is writing to .*saved; wait until it has ended"
+    with store.locked(saved):
+        # In this process ...
+        with pytest.raises(BlockingIOError, match=refusal):
+            save(saved, content)
+        # ... and in another one, which may read.
+        program = f"""
+from qwidgets import store
+store.load({str(saved)!r})
+try:
+    with store.locked({str(saved)!r}): print("not refused")
+except BlockingIOError as error:
+    print(error)
+"""
+        told = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+        assert f"process {os.getpid()} on" in told.stdout.decode()
+    with store.locked(saved):
+        pass
+
+
+def test_the_lock_goes_with_its_process_even_if_that_left_children(tmp_path):
+    program = f"""
+import os, signal, sys, time
+from qwidgets import store
+with store.locked({str(tmp_path / "store")!r}):
+    if os.fork() == 0:
+        time.sleep(60)
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+    arguments = [sys.executable, "-c", program]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout.readline() == b"ready\n"
+        with pytest.raises(BlockingIOError), store.locked(tmp_path / "store"):
+            pass
+        process.kill()
+        process.wait()
+        with store.locked(tmp_path / "store"):
+            pass
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+# Killed at every step
+
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refused():
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def struck_at(step, action, blow=killed):
+    """Run an action in a process of its own, with a blow in this file operation; if it hit."""
+
+    def act():
+        seen = 0
+
+        def watch(event, _):
+            nonlocal seen
+            if event.startswith(("open", "os.", "shutil.")):
+                seen += 1
+                if seen == step:
+                    blow()
+
+        sys.addaudithook(watch)
+        with suppress(OSError):
+            action()
+        os._exit(0 if seen < step else 1)
+
+    process = multiprocessing.get_context("fork").Process(target=act)
+    process.start()
+    process.join()
+    assert process.exitcode in {0, 1, -signal.SIGKILL}
+    return process.exitcode != 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="strikes a forked process")
+@pytest.mark.parametrize("blow", [killed, refused])
+def test_a_blow_in_any_file_operation_leaves_the_old_or_the_new(content, other, saved, blow):
+    def update():
+        with store.locked(saved) as folder:
+            store.write_part(folder, 0, 5, part(5.0))
+            store.publish(folder, other.manifest, other)
+            store.remove_parts(folder, 4)
+
+    with store.locked(saved) as folder:
+        store.write_part(folder, 0, 4, part(4.0))
+    pristine = saved.with_name("pristine")
+    shutil.copytree(saved, pristine)
+    found = []
+    step = 1
+    while struck_at(step, update, blow):
+        found.append((store.load(saved).checksum == other.checksum, len(store.read_parts(saved))))
+        expected = other if found[-1][0] else content
+        assert store.load(saved).checksum == expected.checksum
+        # What was left behind is no obstacle, and is cleared away.
+        update()
+        assert store.load(saved).checksum == other.checksum
+        assert visible(saved)[1:] == ["manifest.json", "parts"]
+        assert sorted(file.name for file in (saved / "parts").iterdir()) == ["0-5.safetensors"]
+        shutil.rmtree(saved)
+        shutil.copytree(pristine, saved)
+        step += 7
+    assert len(found) > 10
+    assert {state for state, _ in found} == {False, True}
+    assert {count for _, count in found} == {1, 2}
+    if blow is killed:
+        assert found == sorted(found, key=lambda state: state[0])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="strikes a forked process")
+def test_a_kill_on_new_ground_leaves_a_sweep_or_room_for_one(content, tmp_path):
+    path = tmp_path / "new"
+    step, outcomes = 1, set()
+    while struck_at(step, lambda: save(path, content)):
+        try:
+            outcomes.add(store.load(path).checksum)
+        except FileNotFoundError:
+            outcomes.add(None)
+        save(path, content)
+        assert store.load(path).checksum == content.checksum
+        shutil.rmtree(path)
+        step += 7
+    assert outcomes == {None, content.checksum}
+
+
+def test_a_reader_beside_a_writer_always_finds_a_whole_sweep(content, other, saved):
+    known = {content.checksum, other.checksum}
+    stop = threading.Event()
+
+    def write():
+        while not stop.is_set():
+            for each in (other, content):
+                save(saved, each)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        end = time.monotonic() + 3
+        seen = []
+        while time.monotonic() < end:
+            seen.append(store.load(saved).checksum)
+    finally:
+        stop.set()
+        writer.join()
+    assert set(seen) == known
+
+
+# No room
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of one MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    options = ["-t", "tmpfs", "-o", "size=1m", "tmpfs"]
+    if mount is None or subprocess.run([mount, *options, place], check=False).returncode != 0:
+        pytest.skip("needs the right to mount a file system")
+    yield place
+    subprocess.run([umount, place], check=True)
+
+
+def grown(content, factor):
+    weights = {name: value.repeat(factor, 1, 1) for name, value in content.weights.items()}
+    return store.Content(cube=content.cube, weights=weights, manifest=content.manifest)
+
+
+def assert_refused_for_want_of_room(folder, content, reason):
+    """Whatever does not fit is refused, and what was there before stays."""
+    save(folder, content)
+    with store.locked(folder) as path:
+        store.write_part(path, 0, 1, part(1.0))
+        before = sorted(map(str, folder.rglob("*")))
+        big = store.Part(tensors={"weight": torch.rand(1 << 20)}, facts={})
+        for write in (
+            lambda: store.publish(path, {}, grown(content, 1 << 16)),
+            lambda: store.publish(path, {"settings": "x" * (1 << 21)}, content),
+            lambda: store.write_part(path, 0, 2, big),
+        ):
+            with pytest.raises(OSError, match=rf"cannot be written \({reason}\).*has room.*intact"):
+                write()
+            assert store.load(path).checksum == content.checksum
+            assert sorted(map(str, folder.rglob("*"))) == before
+        assert sorted(store.read_parts(path)) == [(0, 1)]
+        # With room again, it goes on.
+        store.publish(path, content.manifest, content)
+
+
+def test_a_full_disk_is_told_and_harms_nothing(content, small_disk):
+    assert_refused_for_want_of_room(small_disk / "store", content, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_that_fills_while_the_cube_is_written(content, other, small_disk):
+    folder = small_disk / "store"
+    save(folder, content)
+    ballast = small_disk / "ballast"
+    refused = 0
+    for room in range(4 << 10, 140 << 10, 16 << 10):
+        free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+        ballast.write_bytes(bytes(free - room))
+        try:
+            save(folder, other)
+        except OSError as error:
+            assert error.errno == errno.ENOSPC  # noqa: PT017
+            refused += 1
+            assert store.load(folder).checksum == content.checksum
+        else:
+            assert store.load(folder).checksum == other.checksum
+            save(folder, content)
+        ballast.unlink()
+    assert 2 <= refused <= 7
+
+
+def test_a_limit_on_files_is_told_and_harms_nothing(content, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        assert_refused_for_want_of_room(tmp_path / "store", content, os.strerror(errno.EFBIG))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import inspect
+import json
 import random
 import signal
+import subprocess
+import sys
 import warnings
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -12,6 +17,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 import qwidgets as qw
+from qwidgets.neighborhoods import VARIABLES
 from qwidgets.sweep import SweepSettings
 
 SMALL = {
@@ -70,9 +76,9 @@ def test_every_variable_has_its_dimensions_meaning_and_unit(small):
         "uncertainty_product_error": ("label",),
         "undefined_packets": ("label",),
         "packet": ("label", "t"),
-    }
+    } | dict.fromkeys(VARIABLES, ("label",))
     dimensions = {name: (*grid, "epoch", *rest) for name, rest in expected.items()}
-    dimensions |= {"diverged": grid, "probe_image": ("label", "probe")}
+    dimensions |= {"diverged": grid, "diverged_reason": grid, "probe_image": ("label", "probe")}
     assert {name: cube[name].dims for name in cube.data_vars} == dimensions
     for name in cube.variables:
         assert cube[name].attrs["units"]
@@ -133,6 +139,8 @@ def test_the_rules_of_the_theory_hold_everywhere(small):
         cube.robust_accuracy_error, np.sqrt(robust * (1 - robust) / 100), atol=1e-12
     )
     assert (cube.diverged == -1).all()
+    assert (cube.diverged_reason == 0).all()
+    assert len(cube.diverged_reason.attrs["flag_meanings"]) == 3
     assert not cube.undefined_packets.any()
     assert cube.train_loss.isnull().sum("epoch").values.tolist() == [[1] * 3] * 2
     untrained = cube.isel(epoch=0)
@@ -224,7 +232,10 @@ def test_what_was_seen_before_stays_as_it_was(states, small):
         if state.sweep is not None:
             cube = state.sweep.dataset
             kept = small.dataset.isel(epoch=slice(0, state.epoch + 1))
-            xr.testing.assert_equal(cube.drop_vars("diverged"), kept.drop_vars("diverged"))
+            xr.testing.assert_equal(
+                cube.drop_vars(["diverged", "diverged_reason"]),
+                kept.drop_vars(["diverged", "diverged_reason"]),
+            )
     first = next(state.sweep for state in states if state.sweep is not None)
     start = qw.build_model("mlp", qw.load_data("digits", train_size=400, test_size=100))
     network = first.model(epsilon=0.1, regularization=1)
@@ -336,6 +347,19 @@ def test_your_own_data_and_model(tmp_path):
     assert torch.equal(reopened.model(**point)(data.test_inputs), expected)
 
 
+def test_every_objective_is_swept(small):
+    losses = {}
+    for objective in ("clean", "fgsm", "pgd", "trades"):
+        result = qw.sweep(**SMALL, objective=objective, progress=False)
+        assert result.dataset.attrs["objective"] == objective
+        losses[objective] = result.dataset.test_loss.isel(epoch=-1).values
+    assert_same(qw.sweep(**SMALL, objective="pgd", progress=False), small)
+    clean, attacked = zip(*losses.values(), strict=True)
+    for loss in clean:
+        np.testing.assert_allclose(loss, clean[0], rtol=1e-5)
+    assert len({loss.tobytes() for loss in attacked}) == 4
+
+
 @pytest.mark.parametrize("regularizer", ["weight_decay", "label_smoothing"])
 def test_every_regularizer_has_its_default_strengths(regularizer):
     result = qw.sweep(
@@ -382,11 +406,7 @@ def test_a_convolutional_network_is_swept():
 def test_a_saved_sweep_opens_bit_for_bit(small, data, tmp_path):
     path = tmp_path / "small.sweep"
     small.save(path)
-    assert sorted(part.name for part in path.iterdir()) == [
-        "cube.zarr",
-        "manifest.json",
-        "weights.safetensors",
-    ]
+    assert sorted(part.name for part in path.glob("*/*")) == ["cube.zarr", "weights.safetensors"]
     reopened = qw.open_sweep(path)
     assert_same(reopened, small)
     assert reopened.settings == small.settings
@@ -416,6 +436,252 @@ def test_models_are_found_at_grid_points_only(small):
         small.model(epsilon=0, regularization=5)
     with pytest.raises(ValueError, match=r"epsilon .* got nan"):
         small.model(epsilon=float("nan"), regularization=0)
+
+
+# Stores
+
+
+def stopped(store, *, after, **settings):
+    """Leave a sweep alone after the first unit of work of the epoch after this one."""
+    with closing(qw.iterate_sweep(**SMALL | settings, store=store)) as states:
+        for state in states:
+            if state.sweep is not None and state.epoch == after:
+                break
+        next(states)
+    return state.sweep
+
+
+def test_a_store_holds_what_the_sweep_returns(small, tmp_path):
+    result = qw.sweep(**SMALL, store=tmp_path / "store", progress=False)
+    assert_same(result, small)
+    assert_same(qw.open_sweep(tmp_path / "store"), small)
+    assert not (tmp_path / "store" / "parts").exists()
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_an_interrupted_sweep_goes_on_from_its_store(small, tmp_path, after):
+    early = stopped(tmp_path / "store", after=after)
+    assert_same(qw.open_sweep(tmp_path / "store"), early)
+    states = list(qw.iterate_sweep(**SMALL, store=tmp_path / "store"))
+    assert_same(states[0].sweep, early)
+    assert not states[0].sweep.complete
+    assert [state.epoch for state in states if state.sweep is not None] == [*range(after, 3)]
+    fractions = [state.fraction for state in states]
+    assert fractions[0] == (2 * after + 1) / 5
+    assert (np.diff(fractions) >= 0).all()
+    assert fractions[-1] == 1
+    assert_same(states[-1].sweep, small)
+    assert_same(qw.open_sweep(tmp_path / "store"), small)
+
+
+def test_a_finished_store_trains_nothing(small, tmp_path):
+    small.save(tmp_path / "store")
+    (state,) = qw.iterate_sweep(**SMALL, store=tmp_path / "store")
+    assert (state.fraction, state.epoch) == (1, 2)
+    assert_same(state.sweep, small)
+    point = {"epsilon": 0.1, "regularization": 1}
+    for one, other in zip(
+        state.sweep.model(**point).parameters(), small.model(**point).parameters(), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+def test_a_saved_sweep_that_was_interrupted_begins_again_and_ends_the_same(states, small, tmp_path):
+    early = next(state.sweep for state in states if state.sweep is not None)
+    early.save(tmp_path / "early")
+    assert_same(qw.sweep(**SMALL, store=tmp_path / "early", progress=False), small)
+
+
+def test_saving_to_a_store_keeps_the_checkpoints_of_the_same_sweep_alone(tmp_path):
+    early = stopped(tmp_path / "store", after=1)
+    early.save(tmp_path / "store")
+    assert len(list((tmp_path / "store" / "parts").iterdir())) == 1
+    states = qw.iterate_sweep(**SMALL, store=tmp_path / "store")
+    assert {state.epoch for state in states} == {1, 2}
+    stopped(tmp_path / "other", after=0, seed=1)
+    early.save(tmp_path / "other")
+    assert not (tmp_path / "other" / "parts").exists()
+    assert_same(qw.open_sweep(tmp_path / "other"), early)
+
+
+DIFFERENT = [
+    ({"epochs": 3}, r"epochs: 2 -> 3;"),
+    ({"seed": 1, "batch_size": 32}, r"seed: 0 -> 1, batch_size: 64 -> 32;"),
+    ({"epsilon": [0, 0.2]}, r"epsilon: \[0.0, 0.1\] -> \[0.0, 0.2\];"),
+    ({"regularizer": "weight_decay"}, "regularizer: 'gradient' -> 'weight_decay'"),
+    (
+        {"model": lambda: nn.Sequential(nn.Flatten(-3), nn.Linear(64, 10))},
+        "model: 'mlp' -> 'custom'",
+    ),
+    ({"train_size": 399}, "train_size: 400 -> 399, data_checksum: "),
+]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize(("change", "told"), DIFFERENT)
+def test_a_store_of_another_sweep_is_refused_with_what_differs(
+    states, small, tmp_path, change, told, finished
+):
+    early = next(state.sweep for state in states if state.sweep is not None)
+    (small if finished else early).save(tmp_path / "store")
+    with pytest.raises(ValueError, match=rf"store must .*\(stored -> asked for\) .*{told}"):
+        qw.iterate_sweep(**SMALL | change, store=tmp_path / "store")
+
+
+def test_another_model_of_ones_own_is_told_by_what_it_computes(tmp_path):
+    def factory(activation):
+        return lambda: nn.Sequential(
+            nn.Flatten(-3), nn.Linear(64, 8), activation(), nn.Linear(8, 10)
+        )
+
+    own = CHEAP | {"epochs": 1, "store": tmp_path / "store"}
+    qw.sweep(**own, model=factory(nn.ReLU), progress=False)
+    assert len(list(qw.iterate_sweep(**own, model=factory(nn.ReLU)))) == 1
+    with pytest.raises(ValueError, match=r"test loss of the untrained model: 2\.\d+ -> 2\.\d+;"):
+        qw.iterate_sweep(**own, model=factory(nn.Tanh))
+
+
+def test_a_newer_or_foreign_store_is_refused_at_the_call(small, tmp_path):
+    small.save(tmp_path / "store")
+    path = tmp_path / "store" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 99}))
+    with pytest.raises(ValueError, match="got format 99 .*update qwidgets"):
+        qw.iterate_sweep(**SMALL, store=tmp_path / "store")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("precious")
+    with pytest.raises(FileExistsError, match="thesis is something else"):
+        qw.iterate_sweep(**SMALL, store=tmp_path / "thesis")
+    with pytest.raises(FileNotFoundError, match="nowhere.store cannot be written"):
+        qw.iterate_sweep(**SMALL, store=tmp_path / "nowhere" / "store")
+
+
+def test_a_store_in_use_is_refused(tmp_path):
+    with closing(qw.iterate_sweep(**SMALL, store=tmp_path / "store")) as states:
+        next(states)
+        with pytest.raises(BlockingIOError, match="is writing to .*store; wait"):
+            qw.iterate_sweep(**SMALL, store=tmp_path / "store")
+        with pytest.raises(ValueError, match="at least one finished epoch"):
+            qw.open_sweep(tmp_path / "store")
+    assert next(iter(qw.iterate_sweep(**SMALL, store=tmp_path / "store"))) is not None
+
+
+def test_a_store_that_is_asked_for_and_never_used_leaves_nothing(tmp_path):
+    states = qw.iterate_sweep(**SMALL, store=tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+    states.close()
+
+
+def test_other_versions_of_packages_are_warned_about(tmp_path):
+    stopped(tmp_path / "store", after=0)
+    path = tmp_path / "store" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["versions"]["torch"] = "1.0"
+    path.write_text(json.dumps(manifest))
+    with pytest.warns(UserWarning, match=r"begun with .*'torch': '1.0'.*goes on with"):
+        qw.sweep(**SMALL, store=tmp_path / "store", progress=False)
+
+
+GRID = SMALL | {"regularization": [0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10]}  # of two batches
+
+
+@pytest.mark.parametrize("lost", ["one", "all"])
+def test_a_damaged_checkpoint_is_named_and_can_be_done_without(tmp_path, lost):
+    store = tmp_path / "store"
+    expected = qw.sweep(**GRID, progress=False)
+    with closing(qw.iterate_sweep(**GRID, store=store)) as states:
+        while not (store / "parts" / "0-1.safetensors").exists():
+            next(states)
+    files = sorted((store / "parts").iterdir())
+    assert [file.stem for file in files] == ["0-0", "0-1", "1-0"]
+    damaged = files[1:2] if lost == "one" else files
+    damaged[0].write_bytes(damaged[0].read_bytes()[:-1])
+    with pytest.raises(ValueError, match=rf"{damaged[0].name} is damaged .*remove that file"):
+        qw.sweep(**GRID, store=store, progress=False)
+    for file in damaged:
+        file.unlink()
+    assert_same(qw.sweep(**GRID, store=store, progress=False), expected)
+
+
+def test_a_disk_that_fills_up_keeps_the_last_checkpoint(small, tmp_path):
+    """The child may write small files only: the first weights are too large for it."""
+    store = tmp_path / "store"
+    program = f"""
+import resource, qwidgets as qw
+states = qw.iterate_sweep(**{SMALL!r}, store={str(store)!r})
+for state in states:
+    if state.sweep is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert run.returncode == 1
+    *_, told = run.stderr.decode().splitlines()
+    assert told.startswith("OSError: folder")
+    assert "cannot be written (File too large)" in told
+    assert qw.open_sweep(store).dataset.sizes["epoch"] == 1
+    assert_same(qw.sweep(**SMALL, store=store, progress=False), small)
+
+
+KILLED = GRID | {"epochs": 6, "train_size": 200, "test_size": 40}
+
+
+def test_a_sweep_that_is_killed_again_and_again_ends_the_same(tmp_path):
+    """Killed after random units of work; tests/test_store.py kills at every step of a write."""
+    store = tmp_path / "store"
+    program = f"""
+import os, random, signal, sys, qwidgets as qw
+chance = random.Random(int(sys.argv[1]))
+for state in qw.iterate_sweep(**{KILLED!r}, store={str(store)!r}):
+    if chance.random() < float(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    expected = qw.sweep(**KILLED, progress=False)
+    killed, code = 0, None
+    while code != 0:
+        # Three times; then let it come to its end.
+        rate = "0.02" if killed < 3 else "0"
+        command = [sys.executable, "-c", program, str(killed), rate]
+        code = subprocess.run(command, check=False).returncode
+        assert code in {0, -signal.SIGKILL}
+        killed += code != 0
+        if (store / "manifest.json").exists() and (opened := _opened(store)) is not None:
+            kept = expected.dataset.isel(epoch=slice(0, opened.dataset.sizes["epoch"]))
+            xr.testing.assert_equal(
+                opened.dataset.drop_vars(["diverged", "diverged_reason"]),
+                kept.drop_vars(["diverged", "diverged_reason"]),
+            )
+    assert killed == 3
+    assert_same(qw.open_sweep(store), expected)
+
+
+def _opened(store):
+    try:
+        return qw.open_sweep(store)
+    except ValueError as error:
+        assert "has none yet" in str(error)  # noqa: PT017
+        return None
+
+
+# One signature
+
+
+def test_both_ways_to_sweep_take_the_same_arguments():
+    whole, units = (
+        inspect.signature(function).parameters for function in (qw.sweep, qw.iterate_sweep)
+    )
+    assert {name: each for name, each in whole.items() if name != "progress"} == dict(units)
+    assert list(whole)[:8] == [
+        "data",
+        "model",
+        "epsilon",
+        "regularization",
+        "regularizer",
+        "epochs",
+        "seed",
+        "device",
+    ]
+    assert {"store", "executor", "progress"} < whole.keys()
+    for name in whole:
+        assert name in qw.sweep.__doc__
 
 
 # Wrong input
@@ -450,8 +716,11 @@ WRONG = [
     (
         {"model": lambda: nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))},
         ValueError,
-        "buffers",
+        "BatchNorm1d",
     ),
+    ({"objective": "trade"}, ValueError, "did you mean 'trades'"),
+    ({"objective": "fgsm", "norm": "l2"}, ValueError, "norm must be 'linf' for .* 'fgsm'"),
+    ({"warm_up": 2}, ValueError, "warm_up must be a share of the training.* got 2"),
     ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
     ({"epochs": 2.5}, TypeError, r"epochs must be an integer, got 2\.5"),
     ({"seed": "x"}, TypeError, "seed must be an integer, got 'x'"),
@@ -478,8 +747,14 @@ def test_wrong_input_is_refused_before_any_work(wrong, kind, text):
 
 
 def test_unknown_keywords_are_refused():
-    with pytest.raises(TypeError, match="epsilons"):
+    with pytest.raises(
+        TypeError, match=r"sweep has no argument 'epsilons'; did you mean 'epsilon'"
+    ):
         qw.sweep(epsilons=[0])
+    with pytest.raises(
+        TypeError, match=r"no argument 'colour'; help\(qwidgets.iterate_sweep\) lists"
+    ):
+        qw.iterate_sweep(colour="red")
 
 
 def test_nothing_is_warned_about_or_printed_in_a_plain_run(capfd):

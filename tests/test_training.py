@@ -1,14 +1,24 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from qwidgets.attacks import pgd
-from qwidgets.data import Dataset
+from qwidgets.attacks import fgsm, kl_pgd, pgd
+from qwidgets.data import Dataset, load_data
 from qwidgets.models import batched_forward, build_model, stack_parameters, unstack
-from qwidgets.training import REGULARIZERS, Epoch, Step, TrainingSettings, train
+from qwidgets.training import (
+    OBJECTIVES,
+    REASONS,
+    REGULARIZERS,
+    Epoch,
+    Step,
+    TrainingSettings,
+    train,
+)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +36,7 @@ def settings(**changes):
     )
 
 
-def trained(data, epsilon, regularization, **changes):
+def trained(data, epsilon, regularization, *, rates=None, **changes):
     """Last epoch of networks that all start alike."""
     network = build_model("mlp", data)
     *_, last = train(
@@ -36,8 +46,20 @@ def trained(data, epsilon, regularization, **changes):
         torch.tensor(epsilon, dtype=torch.float64),
         torch.tensor(regularization, dtype=torch.float64),
         settings(**changes),
+        learning_rate=None if rates is None else torch.tensor(rates, dtype=torch.float64),
     )
     return last
+
+
+def attacked_alone(network, x, y, radius, chosen, seed):
+    ball = {"norm": chosen.norm, "steps": chosen.attack_steps, "seed": seed}
+    if radius == 0 or chosen.objective == "clean":
+        return x
+    if chosen.objective == "fgsm":
+        return fgsm(network, x, y, radius)
+    if chosen.objective == "trades":
+        return kl_pgd(network, x, radius, **ball)
+    return pgd(network, x, y, radius, **ball)
 
 
 def trained_alone(data, epsilon, strength, chosen):
@@ -48,28 +70,47 @@ def trained_alone(data, epsilon, strength, chosen):
     smoothing = strength if chosen.regularizer == "label_smoothing" else 0.0
     order = torch.Generator().manual_seed(chosen.seed)
     starts = torch.Generator().manual_seed(chosen.seed)
+    images = len(data.train_labels)
+    ramp = chosen.warm_up * chosen.epochs * math.ceil(images / chosen.batch_size)
+    done = 0
     for _ in range(chosen.epochs):
         losses = 0.0
-        for batch in torch.randperm(len(data.train_labels), generator=order).split(
-            chosen.batch_size
-        ):
+        for batch in torch.randperm(images, generator=order).split(chosen.batch_size):
             x, y = data.train_inputs[batch], data.train_labels[batch]
-            if epsilon:
-                x = pgd(
-                    network, x, y, epsilon, norm=chosen.norm, steps=chosen.attack_steps, seed=starts
-                )
-            x.requires_grad_()
-            logits = network(x)
+            done += 1
+            radius = epsilon * min(1, done / ramp) if ramp else epsilon
+            seed = int(torch.randint(1 << 62, (), generator=starts))
+            attacked = attacked_alone(network, x, y, radius, chosen, seed)
+            learned = (x if chosen.objective == "trades" else attacked).requires_grad_()
+            logits = network(learned)
             objective = functional.cross_entropy(logits, y, label_smoothing=smoothing)
             loss = functional.cross_entropy(logits, y)
             losses += loss.item() * len(y)
             if chosen.regularizer == "gradient":
-                (slope,) = torch.autograd.grad(loss * len(y), x, create_graph=True)
+                (slope,) = torch.autograd.grad(loss * len(y), learned, create_graph=True)
                 objective = objective + strength * slope.square().sum() / len(y)
+            if chosen.objective == "trades" and radius:
+                divergence = functional.kl_div(
+                    functional.log_softmax(network(attacked), 1),
+                    functional.log_softmax(logits, 1),
+                    reduction="batchmean",
+                    log_target=True,
+                )
+                objective = objective + chosen.trades_weight * divergence
             optimizer.zero_grad()
             objective.backward()
             optimizer.step()
-    return network, losses / len(data.train_labels)
+    return network, losses / images
+
+
+def assert_trained_as_alone(last, data, index, epsilon, strength, chosen):
+    network, loss = trained_alone(data, epsilon, strength, chosen)
+    start = dict(build_model("mlp", data).named_parameters())
+    assert last.train_loss[index].item() == pytest.approx(loss, abs=1e-5)
+    for name, expected in network.named_parameters():
+        moved = (expected - start[name]).norm()
+        assert moved > 1e-3
+        assert (last.parameters[name][index] - expected).norm() < 1e-3 * moved
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -81,28 +122,40 @@ def test_every_network_is_trained_as_if_it_were_alone(data, regularizer, strengt
     chosen = settings(regularizer=regularizer, norm=norm)
     grid = [(0.0, 0.0), (0.0, strength), (0.1, 0.0), (0.1, strength), (0.2, strength / 2)]
     last = trained(data, *zip(*grid, strict=True), regularizer=regularizer, norm=norm)
-    start = dict(build_model("mlp", data).named_parameters())
     for index, (epsilon, value) in enumerate(grid):
-        network, loss = trained_alone(data, epsilon, value, chosen)
-        assert last.train_loss[index].item() == pytest.approx(loss, abs=1e-5)
-        for name, expected in network.named_parameters():
-            moved = (expected - start[name]).abs().max()
-            assert moved > 1e-3
-            torch.testing.assert_close(
-                last.parameters[name][index], expected, atol=1e-3 * moved.item(), rtol=1e-3
-            )
+        assert_trained_as_alone(last, data, index, epsilon, value, chosen)
 
 
+@pytest.mark.parametrize("warm_up", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_and_warm_up_is_that_of_a_network_alone(data, objective, warm_up):
+    chosen = settings(objective=objective, warm_up=warm_up)
+    grid = [(0.0, 0.0), (0.0, 0.1), (0.1, 0.0), (0.2, 0.1)]
+    last = trained(data, *zip(*grid, strict=True), objective=objective, warm_up=warm_up)
+    for index, (epsilon, value) in enumerate(grid):
+        assert_trained_as_alone(last, data, index, epsilon, value, chosen)
+
+
+def test_every_network_may_have_its_own_learning_rate(data):
+    rates = [5e-3, 5e-3, 1e-3, 5e-3]
+    last = trained(data, [0.0, 0.1, 0.1, 0.1], [0.5] * 4, rates=rates, regularizer="weight_decay")
+    for index, (epsilon, rate) in enumerate(zip([0.0, 0.1, 0.1, 0.1], rates, strict=True)):
+        chosen = settings(learning_rate=rate, regularizer="weight_decay")
+        assert_trained_as_alone(last, data, index, epsilon, 0.5, chosen)
+    for value in last.parameters.values():
+        assert torch.equal(value[1], value[3])
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("regularizer", REGULARIZERS)
-def test_zero_radius_and_zero_strength_are_clean_training_bit_for_bit(data, regularizer):
-    mixed = trained(
-        data, [0.0, 0.0, 0.1, 0.1, 0.0], [0.0, 0.5, 0.0, 0.5, 0.0], regularizer=regularizer
-    )
-    clean = trained(data, [0.0] * 5, [0.0] * 5, regularizer=regularizer)
+def test_zero_radius_and_strength_are_clean_training_bit_for_bit(data, regularizer, objective):
+    chosen = {"regularizer": regularizer, "objective": objective}
+    mixed = trained(data, [0.0, 0.0, 0.1, 0.1, 0.0], [0.0, 0.5, 0.0, 0.5, 0.0], **chosen)
+    clean = trained(data, [0.0] * 5, [0.0] * 5, regularizer=regularizer, objective="clean")
     for index in (0, 4):
         for name, value in clean.parameters.items():
             assert torch.equal(mixed.parameters[name][index], value[index])
-    for index in (1, 2, 3):
+    for index in (1, 3) if objective == "clean" else (1, 2, 3):
         assert any(
             not torch.equal(mixed.parameters[name][index], value[index])
             for name, value in clean.parameters.items()
@@ -117,36 +170,91 @@ def test_networks_differ_by_radius_and_strength_alone(data):
         assert not torch.equal(value[0], value[1])
 
 
-def test_a_network_that_diverges_leaves_the_others_alone(data):
-    good = trained(data, [0.1, 0.0, 0.1], [0.1, 0.1, 0.0])
-    bad = trained(data, [0.1, 0.0, 0.1], [0.1, 1e39, 0.0])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_network_that_diverges_leaves_the_others_alone(data, objective):
+    radii = [0.1, 0.0, 0.1]
+    good = trained(data, radii, [0.1, 0.1, 0.0], objective=objective)
+    bad = trained(data, radii, [0.1, 1e39, 0.0], objective=objective)
     assert bad.diverged.tolist() == [-1, 1, -1]
+    assert [REASONS[reason] for reason in bad.reason] == ["", "not finite", ""]
     assert good.diverged.tolist() == [-1, -1, -1]
+    assert good.reason.tolist() == [0, 0, 0]
     for name, value in bad.parameters.items():
         assert torch.equal(value[[0, 2]], good.parameters[name][[0, 2]])
     assert torch.equal(bad.train_loss[[0, 2]], good.train_loss[[0, 2]])
 
 
+def epochs_from(data, start, **changes):
+    network = build_model("mlp", data)
+    count = len(next(iter(start.values())))
+    events = train(
+        batched_forward(network, data.input_shape),
+        start,
+        data,
+        torch.full((count,), 0.1),
+        torch.zeros(count),
+        settings(**changes),
+    )
+    return [event for event in events if isinstance(event, Epoch)]
+
+
 def test_the_epoch_of_divergence_is_that_of_the_first_failure(data):
-    start = {
-        name: value.clone()
-        for name, value in stack_parameters([build_model("mlp", data)] * 2).items()
-    }
+    start = stack_parameters([build_model("mlp", data)] * 2)
     name = next(iter(start))
     start[name][1] = torch.nan
+    epochs = epochs_from(data, start, epochs=3)
+    assert [epoch.diverged.tolist() for epoch in epochs] == [[-1, -1]] + [[-1, 1]] * 3
+    assert [epoch.reason.tolist() for epoch in epochs] == [[0, 0]] + [[0, 1]] * 3
+
+
+def test_a_network_at_chance_is_marked_until_it_recovers(data):
+    healthy = build_model("mlp", data)
+    dead, asleep = (build_model("mlp", data) for _ in range(2))
+    with torch.no_grad():
+        for parameter in dead.parameters():
+            parameter.zero_()  # no gradient reaches its weights: only the last bias learns
+        for parameter in asleep.parameters():
+            parameter.mul_(1e-2)
+    start = stack_parameters([healthy, dead, asleep])
+    epochs = epochs_from(data, start, epochs=14, learning_rate=1e-3)
+    diverged = torch.stack([epoch.diverged for epoch in epochs])
+    reason = torch.stack([epoch.reason for epoch in epochs])
+    assert (diverged[1:, 1] == 1).all()
+    assert REASONS[reason[-1, 1]] == "chance"
+    assert diverged[-1].tolist() == [-1, 1, -1]
+    woken = int((diverged[1:, 2] == -1).int().argmax()) + 1
+    assert woken > 1
+    assert (diverged[1:woken, 2] == 1).all()
+    assert torch.equal(reason > 0, diverged > 0)
+    alone = epochs_from(data, stack_parameters([healthy] * 3), epochs=14, learning_rate=1e-3)
+    for name, value in epochs[-1].parameters.items():
+        assert torch.equal(value[0], alone[-1].parameters[name][0])
+
+
+def test_training_goes_on_from_any_epoch_bit_for_bit(data):
     network = build_model("mlp", data)
-    events = list(
-        train(
-            batched_forward(network, data.input_shape),
-            start,
-            data,
-            torch.tensor([0.1, 0.1]),
-            torch.zeros(2),
-            settings(epochs=3),
-        )
-    )
-    epochs = [event for event in events if isinstance(event, Epoch)]
-    assert [epoch.diverged.tolist() for epoch in epochs[1:]] == [[-1, 1]] * 3
+    grid = torch.tensor([0.0, 0.1]), torch.tensor([0.1, 0.1])
+    chosen = settings(epochs=3, regularizer="weight_decay")
+
+    def start(**resumed):
+        forward = batched_forward(network, data.input_shape)
+        return train(forward, stack_parameters([network] * 2), data, *grid, chosen, **resumed)
+
+    events = list(start())
+    whole = [event for event in events if isinstance(event, Epoch)]
+    for epoch in whole[:3]:
+        rest = list(start(resume=epoch))
+        assert isinstance(rest[0], Step)
+        assert [event for event in rest if isinstance(event, Step)] == [
+            event for event in events if isinstance(event, Step) and event.epoch > epoch.epoch
+        ]
+        assert torch.equal(rest[-1].train_loss, whole[-1].train_loss)
+        assert torch.equal(rest[-1].diverged, whole[-1].diverged)
+        for kind in ("parameters", "moments", "streams"):
+            expected = getattr(whole[-1], kind)
+            found = getattr(rest[-1], kind)
+            assert list(found) == list(expected)
+            assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_training_reports_every_minibatch_and_every_epoch(data):
@@ -241,3 +349,73 @@ def test_convolutional_networks_train_too():
         network.load_state_dict(unstack(last.parameters, index))
         accuracy = (network(data.test_inputs).argmax(1) == data.test_labels).double().mean()
         assert accuracy > 0.9
+
+
+def grown(name, strategy, data, threads=1, **changes):
+    """A clean and two attacked networks of an architecture, trained for two epochs."""
+    network = build_model(name, data)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        *_, last = train(
+            batched_forward(network, data.input_shape, strategy=strategy),
+            stack_parameters([network] * 3),
+            data,
+            torch.tensor([0.0, 0.05, 0.1], dtype=torch.float64),
+            torch.tensor([0.1, 0.0, 0.1], dtype=torch.float64),
+            settings(learning_rate=1e-3, **changes),
+        )
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    return last
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_data("digits", train_size=160, test_size=60)
+
+
+@pytest.mark.parametrize(
+    ("name", "strategies"),
+    [
+        ("mlp", ["stacked", "vmap", "loop"]),
+        ("conv", ["vmap", "loop"]),
+        ("resnet", ["vmap", "loop"]),
+        ("attention", ["vmap", "loop"]),
+    ],
+)
+def test_all_strategies_give_the_same_networks(digits, name, strategies):
+    """Weights agree within a hundredth of how far they moved, as `batched_forward` says."""
+    start = dict(build_model(name, digits).named_parameters())
+    first, *others = (grown(name, strategy, digits).parameters for strategy in strategies)
+    for index in range(3):
+        moved = sum((first[key][index] - start[key]).square().sum() for key in start)
+        assert moved > 0.1
+        for other in others:
+            apart = sum((first[key][index] - other[key][index]).square().sum() for key in start)
+            assert apart < 1e-4 * moved
+
+
+def test_networks_trained_by_several_threads_are_those_of_one(digits):
+    one, two = (grown("conv", "loop", digits, threads) for threads in (1, 2))
+    assert torch.equal(one.train_loss, two.train_loss)
+    for name, value in one.parameters.items():
+        assert torch.equal(value, two.parameters[name])
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        (
+            {"objective": "trade"},
+            r"objective must be one of .*, got 'trade' \(did you mean 'trades'",
+        ),
+        ({"objective": "fgsm", "norm": "l2"}, "norm must be 'linf' for the objective 'fgsm'"),
+        ({"warm_up": 1.5}, "warm_up must be a share of the training, 0 to 1, got 1.5"),
+        ({"warm_up": float("nan")}, "warm_up must be .* got nan"),
+    ],
+)
+def test_wrong_settings_are_refused(changes, match):
+    with pytest.raises(ValueError, match=match):
+        settings(**changes)

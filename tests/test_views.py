@@ -43,7 +43,7 @@ def test_arrays_are_laid_out_epoch_first(dataset):
         "momentum_std": (10,),
         "uncertainty_product": (10,),
     }
-    assert list(arrays) == list(views.PLOTTED)
+    assert list(arrays) == [*views.PLOTTED, *views.DETAIL]
     for name, tail in tails.items():
         assert arrays[name].shape == arrays[f"{name}_error"].shape == (*grid, *tail)
     assert arrays["packet"].shape == (*grid, 10, len(views.plot_axes(dataset)["t"]))
@@ -112,6 +112,20 @@ def test_limits_hold_everything(dataset):
     assert 0 <= limits.accuracy[0] <= float(last.clean_accuracy.min())
     assert 0 <= limits.accuracy[1] <= float(last.robust_accuracy.min())
     assert limits.phase_momentum >= 3 * float(dataset.momentum_std.max())
+
+
+def test_neighborhoods_are_plotted_where_they_were_measured(dataset):
+    limits = views.limits(dataset)
+    for name, (low, high) in (
+        ("neighborhood_position_std", limits.neighborhood_position),
+        ("neighborhood_momentum_std", limits.neighborhood_momentum),
+    ):
+        assert 0 < low < float(dataset[name].min())
+        assert float(dataset[name].max()) < high
+    without = dataset.drop_vars(list(views.DETAIL))
+    assert list(views.plot_arrays(without)) == list(views.PLOTTED)
+    nothing = views.limits(without)
+    assert 0 < nothing.neighborhood_position[0] < nothing.neighborhood_position[1]
 
 
 def test_limits_ignore_networks_without_numbers(dataset):

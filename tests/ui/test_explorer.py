@@ -69,6 +69,7 @@ async ([code, printed, shown]) => {
 """
 RESET = f"""
 e.epsilon, e.regularization, e.label, e.epoch, e.attack_epsilon = 0.0, 0.0, 0, {EPOCHS}, 0.1
+e.plane = "attack"
 """
 START = {"epsilon": "0.00", "regularization": "0.00", "label": "0", "epoch": str(EPOCHS)}
 
@@ -205,6 +206,32 @@ def test_another_class_shows_its_packets(view: View, saved: Saved) -> None:
     expect(view.readout("label")).to_have_text("7")
     wait_moved(view, before, MOVED["label"])
     assert_readout(view, saved.sweep, label=7)
+
+
+def test_the_plane_shows_the_neighbourhood_of_the_class(view: View, saved: Saved) -> None:
+    view.root.locator(".qw-plane-view").select_option("class neighbourhood")
+    view.slider("epsilon").press("End")
+    numbers = saved.sweep.dataset.isel(epsilon=-1, regularization=0, epoch=-1, label=0)
+    radii = [float(numbers[f"neighborhood_{name}"]) for name in ("position_std", "momentum_std")]
+    for name, value in zip(("position", "momentum"), radii, strict=True):
+        text = re.compile(rf"^{re.escape(significant(value))} ± ")
+        expect(view.readout(name)).to_have_text(text)
+    product, bound = radii[0] * radii[1], float(numbers.neighborhood_bound)
+    words = f"{significant(product)} (bound {significant(bound)}, B "
+    expect(view.readout("product")).to_have_text(re.compile("^" + re.escape(words)))
+    networks = len(EPSILON) * len(REGULARIZATION)
+    view.page.wait_for_function(
+        f"count => JSON.parse(({GEOMETRY})().neighborhood_networks)[0].length === count",
+        arg=networks,
+    )
+    expect(view.root.locator(".qw-plane-attack")).to_be_hidden()
+    expect(view.root.locator(".qw-missing")).to_be_hidden()
+    # Only the last epoch was measured, and the panel says so.
+    view.slider("epoch").press("ArrowLeft")
+    expect(view.root.locator(".qw-missing")).to_have_text(
+        f"Not measured at epoch {EPOCHS - 1}; see the last one."
+    )
+    expect(view.readout("kind")).to_have_text("neighbourhood not measured at this epoch")
 
 
 def test_play_runs_through_the_epochs_to_the_last(view: View) -> None:

@@ -1,0 +1,433 @@
+"""A grid of networks in batches, each advanced one epoch at a time, here or on other machines.
+
+The grid is cut into batches by a fixed rule (`Work.batches`). What all of them need is one `Work`;
+what one of them has reached is a `Checkpoint`; an epoch of training and measurement turns a
+checkpoint into the next (`advance`). Nothing else flows, so that where the batches are computed, in
+which order, on how many workers and with what interruptions leaves no trace in any number.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import pickle
+import traceback
+import warnings
+from concurrent.futures import FIRST_COMPLETED, wait
+from dataclasses import dataclass, replace
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import torch
+
+from qwidgets.measurement import measure
+from qwidgets.models import batched_forward, stack_parameters
+from qwidgets.neighborhoods import measure_neighborhoods, unmeasured
+from qwidgets.training import Step, train
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+    from concurrent.futures import Executor, Future
+
+    from torch import Tensor, nn
+
+    from qwidgets.data import Dataset
+    from qwidgets.measurement import Probes, Record
+    from qwidgets.neighborhoods import Detail
+    from qwidgets.training import Epoch, TrainingSettings
+
+# On processors 8 networks abreast take as long for each as 64 do, and their activations fit the
+# cache; elsewhere the starting of so many small products would take the time.
+_NETWORKS_ABREAST = {"cpu": 8}
+_MANY_NETWORKS_ABREAST = 64
+# Epochs that a batch may be ahead of the slowest one, so that its worker need not wait.
+_LEAD = 2
+# Times that one job may be lost with its worker (which had too little memory, say).
+_ATTEMPTS = 3
+# Seconds between two looks at whether the consumer wants to go on.
+_HEARTBEAT = 0.1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Work:
+    """What all batches of a sweep have in common.
+
+    Attributes
+    ----------
+    network : torch.nn.Module
+        The architecture with the weights that every network starts from, on the CPU.
+    data : Dataset
+        Trained on.
+    probes : Probes
+        Measured on, on the CPU.
+    epsilon, regularization : Tensor, shape (N,), float64
+        Adversarial radius and regularization strength of each network.
+    training : TrainingSettings
+        How to train.
+    device : str
+        Where to compute.
+    detail : {"last-epoch", "every-epoch"} or None
+        When the neighborhoods of the classes are measured.
+    """
+
+    network: nn.Module
+    data: Dataset
+    probes: Probes
+    epsilon: Tensor
+    regularization: Tensor
+    training: TrainingSettings
+    device: str
+    detail: Detail | None
+
+    @property
+    def batches(self) -> list[slice]:
+        """Which networks are advanced together; depends on their number and the kind of device."""
+        kind = torch.device(self.device).type
+        abreast = _NETWORKS_ABREAST.get(kind, _MANY_NETWORKS_ABREAST)
+        networks = len(self.epsilon)
+        return [
+            slice(first, min(first + abreast, networks)) for first in range(0, networks, abreast)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Checkpoint:
+    """What a batch of n networks has reached; its next epoch follows from it and the `Work`.
+
+    Attributes
+    ----------
+    batch : int
+        Position in `Work.batches`.
+    trained : Epoch
+        The networks, and all else that training goes on from, on the CPU.
+    measured : dict of str to ndarray, shape (n, ...)
+        What `measure` found on them.
+    strategy : str
+        How they were evaluated; see `BatchedForward`.
+    """
+
+    batch: int
+    trained: Epoch
+    measured: Record
+    strategy: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Unit:
+    """One unit of work on a batch has been done.
+
+    Attributes
+    ----------
+    batch, epoch : int
+        What is being worked on.
+    fraction : float
+        Share of that epoch that is done.
+    checkpoint : Checkpoint or None
+        Set when the epoch is finished.
+    """
+
+    batch: int
+    epoch: int
+    fraction: float
+    checkpoint: Checkpoint | None = None
+
+
+def advance(
+    work: Work, batch: int, before: Checkpoint | None
+) -> Generator[float, None, Checkpoint]:
+    """Train a batch for one epoch and measure it.
+
+    Parameters
+    ----------
+    work : Work
+        What all batches have in common.
+    batch : int
+        Position in ``work.batches``.
+    before : Checkpoint or None
+        From where; from None, the untrained networks are measured.
+
+    Yields
+    ------
+    float
+        Share of the epoch that is done, after every unit of work.
+
+    Returns
+    -------
+    Checkpoint
+        After the epoch.
+    """
+    networks = work.batches[batch]
+    epsilon = work.epsilon[networks]
+    # A copy, because threads that advance other batches evaluate through the same module.
+    network = copy.deepcopy(work.network).to(work.device).eval()
+    forward = batched_forward(network, work.data.input_shape)
+    probes = replace(
+        work.probes,
+        **{
+            name: getattr(work.probes, name).to(work.device)
+            for name in ("inputs", "labels", "packets")
+        },
+    )
+    events = train(
+        forward,
+        stack_parameters([network] * len(epsilon)),
+        work.data,
+        epsilon,
+        work.regularization[networks],
+        work.training,
+        work.device,
+        resume=None if before is None else before.trained,
+    )
+    event = next(events)
+    while isinstance(event, Step):
+        yield event.step / event.steps / 2
+        event = next(events)
+    del events  # closes it: what it holds to train with is not needed while measuring
+    left = 1.0 if before is None else 0.5
+    units = measure(forward, event.parameters, probes)
+    while True:
+        try:
+            yield 1 - left * (1 - next(units))
+        except StopIteration as finished:
+            measured: Record = finished.value
+            break
+    if work.detail is not None:
+        measured |= unmeasured(len(epsilon), len(probes.packets))
+    if work.detail == "every-epoch" or (work.detail and event.epoch == work.training.epochs):
+        details = measure_neighborhoods(network, event.parameters, probes)
+        while True:
+            try:
+                next(details)
+                yield 1.0
+            except StopIteration as finished:
+                measured |= finished.value
+                break
+    return Checkpoint(
+        batch=batch,
+        trained=replace(
+            event, parameters=_on_cpu(event.parameters), moments=_on_cpu(event.moments)
+        ),
+        measured=measured,
+        strategy=forward.strategy,
+    )
+
+
+def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.cpu() for name, value in tensors.items()}
+
+
+def run_here(work: Work, reached: Sequence[Checkpoint | None]) -> Generator[Unit]:
+    """Advance all batches to the last epoch on this machine, all to one epoch before the next.
+
+    Parameters
+    ----------
+    work : Work
+        What to do.
+    reached : sequence of (Checkpoint or None)
+        For each batch, from where.
+
+    Yields
+    ------
+    Unit
+        After every unit of work.
+    """
+    newest = list(reached)
+    for epoch in range(work.training.epochs + 1):
+        for batch, before in enumerate(newest):
+            if _epoch(before) >= epoch:
+                continue
+            units = advance(work, batch, before)
+            while True:
+                try:
+                    yield Unit(batch=batch, epoch=epoch, fraction=next(units))
+                except StopIteration as finished:
+                    after: Checkpoint = finished.value
+                    break
+            newest[batch] = after
+            yield Unit(batch=batch, epoch=epoch, fraction=1.0, checkpoint=after)
+
+
+def run_on(
+    executor: Executor, work: Work, reached: Sequence[Checkpoint | None]
+) -> Generator[Unit | None]:
+    """Do what `run_here` does on the workers of an executor, one job for each epoch of a batch.
+
+    A job that is lost with its worker is handed in again. Closing the iterator takes back the jobs
+    that have not started; the executor is left open.
+
+    Parameters
+    ----------
+    executor : concurrent.futures.Executor
+        Runs the jobs, on one thread each where its workers are processes.
+    work, reached
+        As for `run_here`.
+
+    Yields
+    ------
+    Unit or None
+        After every epoch of a batch; None several times a second in between.
+
+    Raises
+    ------
+    TypeError
+        The network or the data cannot be sent to another process.
+    RuntimeError
+        The executor takes no more jobs, or one job was lost several times.
+    """
+    payload = _packed(work)
+    key = hashlib.sha256(payload).hexdigest()
+    newest = list(reached)
+    with_work = [True] * len(newest)
+    lost = [0] * len(newest)
+    jobs: dict[Future[bytes | None], int] = {}
+    try:
+        while True:
+            for batch in _due(newest, work.training.epochs) - set(jobs.values()):
+                job = _Job(
+                    caller=os.getpid(),
+                    key=key,
+                    payload=payload if with_work[batch] else None,
+                    batch=batch,
+                    attempt=lost[batch],
+                    before=_packed(newest[batch]),
+                )
+                jobs[_handed_in(executor, job)] = batch
+            if not jobs:
+                return
+            done, _ = wait(jobs, timeout=_HEARTBEAT, return_when=FIRST_COMPLETED)
+            if not done:
+                yield None
+            for future in done:
+                batch = jobs.pop(future)
+                try:
+                    answer = future.result()
+                except Exception as error:  # what a job raises itself comes back as its answer
+                    lost[batch] += 1
+                    with_work[batch] = True
+                    if lost[batch] == _ATTEMPTS:
+                        raise _given_up(work.batches[batch], _epoch(newest[batch]) + 1) from error
+                    continue
+                after = _unpacked(answer)
+                with_work[batch] = after is None
+                if after is not None:
+                    lost[batch], newest[batch] = 0, after
+                    yield Unit(
+                        batch=batch, epoch=after.trained.epoch, fraction=1.0, checkpoint=after
+                    )
+    finally:
+        for future in jobs:
+            future.cancel()
+
+
+def _epoch(checkpoint: Checkpoint | None) -> int:
+    return -1 if checkpoint is None else checkpoint.trained.epoch
+
+
+def _due(newest: Sequence[Checkpoint | None], epochs: int) -> set[int]:
+    """Which batches may be advanced."""
+    last = min(epochs, min(map(_epoch, newest)) + _LEAD)
+    return {batch for batch, point in enumerate(newest) if _epoch(point) < last}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Job:
+    """An epoch of a batch, as any executor can carry it; see `Work` and `Checkpoint`.
+
+    Attributes
+    ----------
+    caller : int
+        The process that hands it in.
+    key : str
+        Checksum of the work.
+    payload : bytes or None
+        The work; None where the worker is believed to have it.
+    batch : int
+        Which batch.
+    attempt : int
+        Tells the job from earlier ones, for executors that remember results.
+    before : bytes
+        From where.
+    """
+
+    caller: int
+    key: str
+    payload: bytes | None
+    batch: int
+    attempt: int
+    before: bytes
+
+
+def _handed_in(executor: Executor, job: _Job) -> Future[bytes | None]:
+    try:
+        with warnings.catch_warnings():
+            # Dask's: each of its workers is sent the images once, and keeps them.
+            warnings.filterwarnings("ignore", "Sending large graph")
+            return executor.submit(_done, job)
+    except RuntimeError as error:  # broken or shut down
+        message = (
+            f"executor must take work until the sweep is done, but it says: {error}; call again "
+            "with a new one (with store=..., the finished epochs are kept)."
+        )
+        raise RuntimeError(message) from error
+
+
+def _given_up(networks: slice, epoch: int) -> RuntimeError:
+    return RuntimeError(
+        f"executor lost epoch {epoch} of networks {networks.start} to {networks.stop - 1} "
+        f"{_ATTEMPTS} times; give its workers more memory, or lower batch_size."
+    )
+
+
+# What this process was sent last, by its checksum.
+_held: dict[str, Work] = {}
+
+
+def _done(job: _Job) -> bytes | None:
+    """Do a job, on a worker; None asks for the work, which this process does not have."""
+    work = _held.get(job.key)
+    if work is None:
+        if job.payload is None:
+            return None
+        work = pickle.loads(job.payload)  # noqa: S301 - from our own caller
+        _held.clear()
+        _held[job.key] = work
+    threads = torch.get_num_threads()
+    if os.getpid() != job.caller:
+        # The other cores are the other workers'; threads that share one wait for each other.
+        torch.set_num_threads(1)
+    units = advance(work, job.batch, pickle.loads(job.before))  # noqa: S301
+    try:
+        while True:
+            next(units)
+    except StopIteration as finished:
+        return _packed(finished.value)
+    except Exception as error:  # noqa: BLE001 - the caller's to raise
+        error.add_note(f"On a worker of the executor:\n{traceback.format_exc()}")
+        return _packed(error)
+    finally:
+        if os.getpid() != job.caller:
+            torch.set_num_threads(threads)
+
+
+def _packed(value: object) -> bytes:
+    # The former also packs what a notebook defines, and comes with dask.
+    packer = "cloudpickle" if find_spec("cloudpickle") else "pickle"
+    try:
+        packed: bytes = import_module(packer).dumps(value)
+    except Exception as error:
+        message = (
+            f"model and data must be such that they can be sent to a worker, but: {error}; define "
+            "the model's class at the top of a module, or leave out executor."
+        )
+        raise TypeError(message) from error
+    return packed
+
+
+def _unpacked(answer: bytes | None) -> Checkpoint | None:
+    """Return what a job came to, or raise what it raised."""
+    result = None if answer is None else pickle.loads(answer)  # noqa: S301 - from our own job
+    if isinstance(result, Exception):
+        raise result
+    return result

@@ -1,0 +1,108 @@
+"""The neighbourhood of each class, as every network of a batch sees it: its effective radii."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from qwidgets.domain import Neighborhood
+from qwidgets.models import packet_loss, unstack
+from qwidgets.moments import iterate_uncertainty
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+    from torch import Tensor, nn
+
+    from qwidgets.measurement import Probes, Record
+    from qwidgets.moments import Uncertainty
+
+Detail = Literal["last-epoch", "every-epoch"]
+DETAILS: tuple[Detail, ...] = ("last-epoch", "every-epoch")
+
+# Evaluations for each network and class. Those of a class with more images than this are enough
+# for one look at each: see `qwidgets.uncertainty`.
+SAMPLES = 1024
+
+
+def measure_neighborhoods(
+    network: nn.Module, parameters: Mapping[str, Tensor], probes: Probes
+) -> Generator[float, None, Record]:
+    """Measure the l-infinity balls around the test images of each class, network by network.
+
+    The quantity is `qwidgets.uncertainty` on the `Neighborhood` of the measured test images of a
+    class, of radius ``probes.reference_epsilon``, with the cross-entropy of that class as the loss.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        The architecture; the weights it has are not used.
+    parameters : mapping of str to Tensor, shape (N, ...)
+        Of N networks.
+    probes : Probes
+        Images, radius, valid range and seed.
+
+    Yields
+    ------
+    float
+        Share that is done, after every network and class.
+
+    Returns
+    -------
+    dict of str to ndarray, shape (N, L), float64
+        ``neighborhood_position_std`` and ``neighborhood_momentum_std``, the effective radii Dx and
+        Dp; ``neighborhood_bound``, the sum of |C| over the pixels, which Dx Dp never falls below;
+        ``neighborhood_boundary``, the mean of B over the pixels; and the standard error of each as
+        ``..._error``. Those of the sum and of the mean are upper bounds, the pixels taken as fully
+        correlated. NaN for a class without test images, and for a network whose loss is zero or not
+        finite there.
+    """
+    inputs, labels = probes.inputs.cpu().flatten(1), probes.labels.cpu()
+    shape = tuple(probes.inputs.shape[1:])
+    networks, classes = len(next(iter(parameters.values()))), len(probes.packets)
+    record = unmeasured(networks, classes)
+    network = copy.deepcopy(network)
+    for index in range(networks):
+        network.load_state_dict(unstack(parameters, index))
+        for label in range(classes):
+            centers = inputs[labels == label]
+            if len(centers):
+                domain = Neighborhood(centers, probes.reference_epsilon, clip=probes.value_range)
+                loss = packet_loss(network, label, shape)
+                try:
+                    *_, found = iterate_uncertainty(loss, domain, samples=SAMPLES, seed=probes.seed)
+                except ValueError:  # no packet: the loss is zero or not finite
+                    found = None
+                if found is not None:
+                    for name, value in _figures(found).items():
+                        record[name][index, label] = value
+            yield (index * classes + label + 1) / (networks * classes)
+    return record
+
+
+def unmeasured(networks: int, classes: int) -> Record:
+    """Return the record of an epoch at which the neighborhoods were not measured: all NaN."""
+    return {name: np.full((networks, classes), np.nan) for name in VARIABLES}
+
+
+def _figures(found: Uncertainty) -> dict[str, float]:
+    error = found.standard_error
+    return {
+        "neighborhood_position_std": found.total_position_std,
+        "neighborhood_position_std_error": float(error["total_position_std"]),
+        "neighborhood_momentum_std": found.total_momentum_std,
+        "neighborhood_momentum_std_error": float(error["total_momentum_std"]),
+        "neighborhood_bound": float(found.bound.sum()),
+        "neighborhood_bound_error": float(np.sum(error["bound"])),
+        "neighborhood_boundary": float(found.boundary.mean()),
+        "neighborhood_boundary_error": float(np.mean(error["boundary"])),
+    }
+
+
+VARIABLES = tuple(
+    f"neighborhood_{quantity}{error}"
+    for quantity in ("position_std", "momentum_std", "bound", "boundary")
+    for error in ("", "_error")
+)
