@@ -18,8 +18,9 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from qwidgets.measurement import measure
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from qwidgets.data import Dataset
     from qwidgets.measurement import Probes, Record
+    from qwidgets.models import Strategy
     from qwidgets.neighborhoods import Detail
     from qwidgets.training import Epoch, TrainingSettings
 
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
 # cache; elsewhere the starting of so many small products would take the time.
 _NETWORKS_ABREAST = {"cpu": 8}
 _MANY_NETWORKS_ABREAST = 64
+# What an `Epoch` has for each network: numbers, and groups of tensors by name.
+EACH_NETWORK = ("train_loss", "diverged", "reason")
+_TENSORS = ("parameters", "moments")
 # Epochs that a batch may be ahead of the slowest one, so that its worker need not wait.
 _LEAD = 2
 # Times that one job may be lost with its worker (which had too little memory, say).
@@ -70,6 +75,8 @@ class Work:
         Where to compute.
     detail : {"last-epoch", "every-epoch"} or None
         When the neighborhoods of the classes are measured.
+    strategy : {"stacked", "vmap", "loop"} or None
+        How the networks are evaluated; None leaves it to the rule of `batched_forward`.
     """
 
     network: nn.Module
@@ -80,6 +87,7 @@ class Work:
     training: TrainingSettings
     device: str
     detail: Detail | None
+    strategy: Strategy | None = None
 
     @property
     def batches(self) -> list[slice]:
@@ -106,12 +114,15 @@ class Checkpoint:
         What `measure` found on them.
     strategy : str
         How they were evaluated; see `BatchedForward`.
+    abreast : int
+        How many of them at a time: fewer than n where the device had no memory for all.
     """
 
     batch: int
     trained: Epoch
     measured: Record
-    strategy: str
+    strategy: Strategy
+    abreast: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -139,6 +150,9 @@ def advance(
 ) -> Generator[float, None, Checkpoint]:
     """Train a batch for one epoch and measure it.
 
+    Where the device runs out of memory, the epoch begins again with half as many networks at a
+    time, one half after the other.
+
     Parameters
     ----------
     work : Work
@@ -157,12 +171,58 @@ def advance(
     -------
     Checkpoint
         After the epoch.
+
+    Raises
+    ------
+    MemoryError
+        There is not enough for a single network.
     """
     networks = work.batches[batch]
-    epsilon = work.epsilon[networks]
+    count = networks.stop - networks.start
+    abreast = count if before is None else before.abreast
+    while True:
+        parts = [slice(first, min(first + abreast, count)) for first in range(0, count, abreast)]
+        try:
+            done = []
+            for index, part in enumerate(parts):
+                units = _advance(work, networks, part, before)
+                while True:
+                    try:
+                        yield (index + next(units)) / len(parts)
+                    except StopIteration as finished:
+                        done.append(finished.value)
+                        break
+            return _joined(done, batch, abreast)
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            if abreast == 1:
+                message = (
+                    f"{work.device!r} must have memory for one network and one minibatch, but: "
+                    f"{error}; lower batch_size, or take a smaller model."
+                )
+                raise MemoryError(message) from error
+        # Outside of the handler, because the error holds on to what took the memory.
+        abreast = -(-abreast // 2)
+        if torch.device(work.device).type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # PyTorch's allocator for processors has no class of its own for it.
+    return any(words in str(error) for words in ("can't allocate memory", "not enough memory"))
+
+
+def _advance(
+    work: Work, networks: slice, part: slice, before: Checkpoint | None
+) -> Generator[float, None, tuple[Epoch, Record, Strategy]]:
+    """Advance a part of a batch, as far as `advance` goes."""
+    epsilon = work.epsilon[networks][part]
     # A copy, because threads that advance other batches evaluate through the same module.
     network = copy.deepcopy(work.network).to(work.device).eval()
-    forward = batched_forward(network, work.data.input_shape)
+    forward = batched_forward(network, work.data.input_shape, strategy=work.strategy)
     probes = replace(
         work.probes,
         **{
@@ -175,10 +235,10 @@ def advance(
         stack_parameters([network] * len(epsilon)),
         work.data,
         epsilon,
-        work.regularization[networks],
+        work.regularization[networks][part],
         work.training,
         work.device,
-        resume=None if before is None else before.trained,
+        resume=None if before is None else _part_of(before.trained, part),
     )
     event = next(events)
     while isinstance(event, Step):
@@ -204,13 +264,35 @@ def advance(
             except StopIteration as finished:
                 measured |= finished.value
                 break
+    trained = replace(event, parameters=_on_cpu(event.parameters), moments=_on_cpu(event.moments))
+    return trained, measured, forward.strategy
+
+
+def _part_of(epoch: Epoch, part: slice) -> Epoch:
+    """Take some of the networks of an epoch."""
+    some: dict[str, Any] = {name: getattr(epoch, name)[part] for name in EACH_NETWORK}
+    for group in _TENSORS:
+        some[group] = {name: value[part] for name, value in getattr(epoch, group).items()}
+    return replace(epoch, **some)
+
+
+def _joined(done: Sequence[tuple[Epoch, Record, Strategy]], batch: int, abreast: int) -> Checkpoint:
+    """Put the parts of a batch side by side again."""
+    epochs, records, strategies = zip(*done, strict=True)
+    trained, measured = epochs[0], records[0]
+    if len(done) > 1:
+        every: dict[str, Any] = {
+            name: torch.cat([getattr(one, name) for one in epochs]) for name in EACH_NETWORK
+        }
+        for group in _TENSORS:
+            every[group] = {
+                name: torch.cat([getattr(one, group)[name] for one in epochs])
+                for name in getattr(trained, group)
+            }
+        trained = replace(trained, **every)
+        measured = {name: np.concatenate([one[name] for one in records]) for name in measured}
     return Checkpoint(
-        batch=batch,
-        trained=replace(
-            event, parameters=_on_cpu(event.parameters), moments=_on_cpu(event.moments)
-        ),
-        measured=measured,
-        strategy=forward.strategy,
+        batch=batch, trained=trained, measured=measured, strategy=strategies[0], abreast=abreast
     )
 
 

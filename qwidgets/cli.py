@@ -56,7 +56,7 @@ class _Commands(typer.core.TyperGroup):
         except KeyboardInterrupt as error:
             _say("Stopped before anything was finished.", style="yellow")
             raise typer.Exit(_INTERRUPTED) from error
-        except (ImportError, OSError, TypeError, ValueError) as error:
+        except (ImportError, MemoryError, OSError, TypeError, ValueError) as error:
             if ctx.params["debug"]:
                 raise
             sentence = str(error)

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     Record = dict[str, NDArray[Any]]
 
 # Units of work: small enough that a consumer can draw, pause or cancel between two of them.
-_VALUES_PER_ATTACK = 1 << 18
+VALUES_PER_ATTACK = 1 << 18
 # Points of lines evaluated at once: more would not stay in the processor's cache.
-_POINTS_AT_ONCE = 5_000
+POINTS_AT_ONCE = 5_000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,9 +128,9 @@ def measure(
     # the others, and its many rows make large products. Other devices need all networks for that.
     abreast = 1 if first.device.type == "cpu" else len(first)
     per_image = abreast * len(probes.attack_epsilon) * probes.inputs[0].numel()
-    images = max(1, _VALUES_PER_ATTACK // per_image)
+    images = max(1, VALUES_PER_ATTACK // per_image)
     attacked = list(zip(probes.inputs.split(images), probes.labels.split(images), strict=True))
-    lines = probes.packets.flatten().split(max(1, _POINTS_AT_ONCE // (abreast * probes.points)))
+    lines = probes.packets.flatten().split(max(1, POINTS_AT_ONCE // (abreast * probes.points)))
     groups = [
         dict(zip(parameters, some, strict=True))
         for some in zip(*(value.split(abreast) for value in parameters.values()), strict=True)

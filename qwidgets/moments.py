@@ -352,7 +352,6 @@ def iterate_uncertainty(
             f"with {math.prod(shape)}; leave it out if the inputs are no images."
         )
         raise ValueError(message)
-    states = np.random.SeedSequence(seed).generate_state(replicates + 3, np.uint64).tolist()
     check_sampler(sampler)
     meter = Meter(loss, domain, basis)
     blank = Record(

@@ -22,10 +22,10 @@ import warnings
 from collections import defaultdict
 from concurrent.futures import Executor
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass, replace
 from functools import partial
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar, final
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar, cast, final
 
 import numpy as np
 import torch
@@ -33,14 +33,16 @@ from torch import nn
 from torch.nn import functional
 
 from qwidgets import __version__, store
-from qwidgets.batches import Checkpoint, Unit, Work, run_here, run_on
+from qwidgets.batches import EACH_NETWORK, Checkpoint, Unit, Work, run_here, run_on
 from qwidgets.cube import make_cube, records
 from qwidgets.data import Dataset, load_data
 from qwidgets.measurement import Probes
+from qwidgets.memory import Memory, needed, refuse_too_much
 from qwidgets.models import batched_forward, build_model, unstack
 from qwidgets.neighborhoods import DETAILS, Detail
 from qwidgets.progress import progress_bar
 from qwidgets.training import REGULARIZERS, Epoch, Objective, Regularizer, TrainingSettings
+from qwidgets.tuning import fastest_strategy
 
 if TYPE_CHECKING:
     import os
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from qwidgets.measurement import Record
+    from qwidgets.models import Strategy
 
     Architecture = Callable[[], nn.Module]
 
@@ -101,8 +104,6 @@ _LEARNING_RATES = {"mlp": 2e-3, "conv": 2e-3}
 # On the digits grid 5 steps find within half a point of what 50 find.
 _MEASUREMENT_STEPS = 5
 _OWN_MODEL = "custom"
-# What an `Epoch` says of each network.
-_EACH_NETWORK = ("train_loss", "diverged", "reason")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -480,6 +481,8 @@ def sweep(arguments: _ShownArguments) -> Sweep:
         A store that another process is writing to.
     OSError
         A store that cannot be written (any more); the last checkpoint is intact.
+    MemoryError
+        A sweep that cannot fit into the memory that is free; says what takes how much.
     RuntimeError
         An executor that takes no more work.
     KeyboardInterrupt
@@ -495,12 +498,13 @@ def sweep(arguments: _ShownArguments) -> Sweep:
     Zhang et al., "On the uncertainty principle of neural networks", arXiv 2205.01493; theory:
     "The packet along the attack".
     """
-    units = _iterate(arguments)
+    plan = _plan(arguments)
+    units = _started(plan, arguments)
     finished: Sweep | None = None
     with (
         closing(units),
         one_core_spared(),
-        progress_bar("Sweep", show=arguments.progress) as report,
+        progress_bar(f"Sweep (about {plan.memory})", show=arguments.progress) as report,
         suppress(KeyboardInterrupt),
     ):
         for state in units:
@@ -559,10 +563,10 @@ def iterate_sweep(arguments: _Arguments) -> Generator[Progress]:
 
     Raises
     ------
-    TypeError, ValueError, FileNotFoundError, ConnectionError
+    TypeError, ValueError, FileNotFoundError, ConnectionError, MemoryError
         As for `sweep`, at the call, not at the first item.
     """
-    return _iterate(arguments)
+    return _started(_plan(arguments), arguments)
 
 
 class _Plan(NamedTuple):
@@ -571,10 +575,10 @@ class _Plan(NamedTuple):
     settings: SweepSettings
     architecture: Architecture
     work: Work
+    memory: Memory
 
 
-def _iterate(arguments: _Arguments) -> Generator[Progress]:
-    plan = _plan(arguments)
+def _started(plan: _Plan, arguments: _Arguments) -> Generator[Progress]:
     if arguments.store is not None:
         # Refuses a wrong store at the call. The lock is taken again with the first item: an
         # iterator that is never started would never give it back.
@@ -689,7 +693,10 @@ def _plan(arguments: _Arguments) -> _Plan:
         device=settings.device,
         detail=settings.detail,
     )
-    return _Plan(settings, architecture, work)
+    memory = needed(work)
+    if executor is None:
+        refuse_too_much(memory, settings.device)
+    return _Plan(settings, architecture, work, memory)
 
 
 def _loaded(
@@ -761,6 +768,9 @@ def _run(
             yield Progress(epoch=epoch, epochs=epochs, fraction=fraction, sweep=finished)
             if finished.complete:
                 return
+        stored = finished.dataset.attrs["strategy"] if finished else None
+        plan = _with_strategy(plan, executor, kept[0].strategy if kept else stored)
+        work = plan.work
         newest = {point.batch: point for point in kept}
         reached = [newest.get(batch) for batch in range(len(work.batches))]
         units = run_here(work, reached) if executor is None else run_on(executor, work, reached)
@@ -774,6 +784,14 @@ def _run(
             if folder is not None and state.sweep is not None:
                 state.sweep._publish(folder)  # noqa: SLF001 - of this module
             yield state
+
+
+def _with_strategy(plan: _Plan, executor: Executor | None, stored: Strategy | None) -> _Plan:
+    """Fix how the networks are evaluated: as the store began, or as is fastest here."""
+    work = plan.work
+    if stored is None and (executor is None or work.device in _usable_devices()):
+        stored = fastest_strategy(plan.architecture(), work.data, work.training, work.device)
+    return plan._replace(work=replace(work, strategy=stored))
 
 
 def _parts(epoch: int) -> int:
@@ -810,12 +828,12 @@ def _gathered(
 
 def _sweep_of(plan: _Plan, past: list[Record], points: Sequence[Checkpoint]) -> Sweep:
     """Add the checkpoints of an epoch, one for each batch, to the records of those before."""
-    settings, architecture, work = plan
+    settings, architecture, work, _ = plan
     data, probes = work.data, work.probes
     parts = [
         {
             **point.measured,
-            **{name: getattr(point.trained, name).numpy() for name in _EACH_NETWORK},
+            **{name: getattr(point.trained, name).numpy() for name in EACH_NETWORK},
         }
         for point in points
     ]
@@ -968,7 +986,7 @@ def _part(point: Checkpoint) -> store.Part:
     trained = point.trained
     groups = {
         "measured": {name: torch.from_numpy(values) for name, values in point.measured.items()},
-        "trained": {name: getattr(trained, name) for name in _EACH_NETWORK},
+        "trained": {name: getattr(trained, name) for name in EACH_NETWORK},
         "parameters": trained.parameters,
         "moments": trained.moments,
         "streams": trained.streams,
@@ -980,7 +998,7 @@ def _part(point: Checkpoint) -> store.Part:
             for group, values in groups.items()
             for name, value in values.items()
         },
-        facts={"strategy": point.strategy},
+        facts={"strategy": point.strategy, "abreast": str(point.abreast)},
     )
 
 
@@ -1000,7 +1018,8 @@ def _checkpoint(place: tuple[int, int], part: store.Part) -> Checkpoint:
             **groups["trained"],
         ),
         measured={name: value.numpy() for name, value in groups["measured"].items()},
-        strategy=part.facts["strategy"],
+        strategy=cast("Strategy", part.facts["strategy"]),
+        abreast=int(part.facts["abreast"]),
     )
 
 
@@ -1048,17 +1067,22 @@ def _device(name: str, *, elsewhere: bool) -> torch.device:
     if elsewhere and name != "auto":
         with suppress(RuntimeError, TypeError):
             return torch.device(name)
-    cuda = torch.cuda.device_count()
+    usable = _usable_devices()
     if name == "auto":
-        return torch.device("cuda" if cuda else "cpu")
-    usable = ["cpu", *(["cuda"] if cuda else []), *(f"cuda:{index}" for index in range(cuda))]
+        return torch.device("cuda" if "cuda" in usable else "cpu")
     if name not in usable:
+        why = " (which lacks the double precision that sums are kept in)" * (name == "mps")
         message = (
-            f"device must be 'auto' or one of {', '.join(map(repr, usable))}, got {name!r}; "
+            f"device must be 'auto' or one of {', '.join(map(repr, usable))}, got {name!r}{why}; "
             "'auto' takes the fastest there is."
         )
         raise ValueError(message)
     return torch.device(name)
+
+
+def _usable_devices() -> list[str]:
+    cuda = torch.cuda.device_count()
+    return ["cpu", *(["cuda"] if cuda else []), *(f"cuda:{index}" for index in range(cuda))]
 
 
 def _choice(name: str, value: str, options: tuple[str, ...]) -> None:

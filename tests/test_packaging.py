@@ -17,9 +17,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-PARTS = {
-    f"qwidgets/static/{name}" for name in ("index.js", "style.css", "embed-amd.js", "require.js")
-}
+PARTS = {f"qwidgets/static/{name}" for name in ("index.js", "style.css", "page.js")}
 
 
 def run(*command, cwd, env=None):
