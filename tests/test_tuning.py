@@ -1,0 +1,90 @@
+"""The choice of the strategy: measured once, remembered, and what the sweep then uses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import qwidgets as qw
+from qwidgets import tuning
+from qwidgets.training import TrainingSettings
+from qwidgets.tuning import fastest_strategy
+
+SETTINGS = TrainingSettings(epochs=1, batch_size=16, learning_rate=1e-3)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return qw.load_data("digits", train_size=60, test_size=20)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("QWIDGETS_CACHE", str(tmp_path))
+    return tmp_path / "strategies.json"
+
+
+class Slow(nn.Module):
+    """Takes the longer, the more often it is called: one after another is the slower way."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x):
+        for _ in range(300):  # so many small steps cost their starting alone
+            x = x * 1.0
+        return self.head(x.flatten(-3))
+
+
+def test_perceptrons_need_no_measurement(data, cache):
+    assert fastest_strategy(qw.build_model("mlp", data), data, SETTINGS, "cpu") == "stacked"
+    assert not cache.exists()
+
+
+def test_the_faster_one_is_chosen_and_remembered(data, cache):
+    # With 16 networks abreast the steps are started once instead of 16 times.
+    tuning_networks = dict(tuning._NETWORKS)
+    tuning._NETWORKS.clear()
+    try:
+        assert fastest_strategy(Slow(), data, SETTINGS, "cpu") == "vmap"
+    finally:
+        tuning._NETWORKS.update(tuning_networks)
+    assert list(json.loads(cache.read_text()).values()) == ["vmap"]
+
+
+def test_what_is_remembered_is_used(data, cache):
+    first = fastest_strategy(qw.build_model("conv", data), data, SETTINGS, "cpu")
+    (name,) = json.loads(cache.read_text())
+    other = {"vmap": "loop", "loop": "vmap"}[first]
+    cache.write_text(json.dumps({name: other}))
+    assert fastest_strategy(qw.build_model("conv", data), data, SETTINGS, "cpu") == other
+    grown = qw.sweep(
+        data, "conv", [0], [0], epochs=1, batch_size=16, learning_rate=1e-3, progress=False
+    )
+    assert grown.dataset.attrs["strategy"] == other
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"x": 3}', "\0"])
+def test_a_damaged_memory_is_measured_again(data, cache, content):
+    cache.write_text(content)
+    network = qw.build_model("conv", data)
+    chosen = fastest_strategy(network, data, SETTINGS, "cpu")
+    assert chosen in json.loads(cache.read_text()).values()
+
+
+def test_a_place_that_cannot_be_written_is_done_without(data, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("QWIDGETS_CACHE", str(tmp_path / "file"))
+    assert fastest_strategy(qw.build_model("conv", data), data, SETTINGS, "cpu") in {"vmap", "loop"}
+
+
+def test_the_random_state_is_left_alone(data):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    fastest_strategy(qw.build_model("attention", data), data, SETTINGS, "cpu")
+    assert torch.equal(torch.rand(3), expected)
