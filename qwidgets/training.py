@@ -224,7 +224,7 @@ def train(
     1901.08573); the gradient penalty is the squared momentum of the packet before normalisation
     (arXiv 2205.01493).
     """
-    inputs, labels = data.train_inputs.to(device), data.train_labels.to(device)
+    inputs, labels = _moved(data.train_inputs, device), _moved(data.train_labels, device)
     epsilon, regularization = epsilon.to(device), regularization.to(inputs)
     networks, images = len(epsilon), len(inputs)
     common = torch.full((networks,), settings.learning_rate, dtype=torch.float64)
@@ -275,6 +275,13 @@ def train(
                 moments={name: value.clone() for name, value in moments.items()},
                 streams={"order": order.get_state(), "starts": starts.get_state()},
             )
+
+
+def _moved(images: Tensor, device: torch.device | str) -> Tensor:
+    """Copy to a device; to a GPU from pinned memory, which it reads by itself."""
+    if torch.device(device).type == "cuda":
+        images = images.pin_memory()
+    return images.to(device, non_blocking=True)
 
 
 def _untrained(
