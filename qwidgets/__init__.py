@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         iterate_uncertainty,
         uncertainty,
     )
+    from qwidgets.progress import progress_bar
     from qwidgets.section import Section, section
     from qwidgets.sweep import Sweep, iterate_sweep, open_sweep, sweep
     from qwidgets.widgets.explorer import Explorer
@@ -57,6 +58,7 @@ _HOME = {
     "packet_loss": "models",
     "pgd": "attacks",
     "principal_directions": "directions",
+    "progress_bar": "progress",
     "robust_accuracy": "attacks",
     "section": "section",
     "sweep": "sweep",
@@ -85,6 +87,7 @@ __all__ = [
     "packet_loss",
     "pgd",
     "principal_directions",
+    "progress_bar",
     "robust_accuracy",
     "section",
     "sweep",

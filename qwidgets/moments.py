@@ -232,6 +232,7 @@ def uncertainty(
         loss, if it has one.
     progress : callable, optional
         ``progress(fraction, text) -> bool``; False stops and returns what is done.
+        `qwidgets.progress_bar` makes one: a bar, in a notebook with a Cancel button.
 
     Returns
     -------

@@ -36,6 +36,14 @@ def progress_bar(title: str, *, show: bool = True) -> Iterator[Report]:
     ------
     callable
         ``report(fraction, text) -> bool``; False asks to stop.
+
+    Examples
+    --------
+    >>> import qwidgets as qw
+    >>> with qw.progress_bar("Uncertainty") as report:
+    ...     u = qw.uncertainty(
+    ...         lambda x: x[:, 0].exp(), qw.Gaussian(0, 0.5), target_error=1e-4, progress=report
+    ...     )
     """
     if show and _in_notebook():
         bar = _notebook_bar(title)
