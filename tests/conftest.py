@@ -1,6 +1,11 @@
 """What the whole suite needs."""
 
 import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 
 def pytest_configure():
@@ -8,3 +13,16 @@ def pytest_configure():
     # programs that it starts; tests that interrupt would wait for ever.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def documentation(tmp_path_factory):
+    """The folder of the built documentation; a warning fails the build."""
+    folder = tmp_path_factory.mktemp("documentation")
+    source = Path(__file__).parents[1] / "docs"
+    command = ("sphinx", "-q", "-W", "--keep-going", "-b", "html", source, folder)
+    run = subprocess.run(
+        [sys.executable, "-m", *command], check=False, stderr=subprocess.PIPE, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    return folder
