@@ -1,6 +1,7 @@
 # make install   environment (.venv) and an editable install; every other target depends on it
 # make demo      the default sweep, and an interactive page in build/demo.html
 # make test      the whole suite, with a real browser
+# make docs      the documentation in build/docs/index.html, warnings are errors
 # make lab       the demo notebooks in JupyterLab
 # make check     lint, format, types, floors, lock files
 # make bench     the benchmarks, each beside its peers
@@ -17,7 +18,7 @@ JS := hatch_build.py $(wildcard js/*.* js/src/*)
 .DEFAULT_GOAL := install
 .DELETE_ON_ERROR:
 
-.PHONY: install demo test lab check bench clean tools browser
+.PHONY: install demo test docs lab check bench clean tools browser
 
 install: $(BUNDLE)
 
@@ -33,7 +34,7 @@ $(BUNDLE): $(VENV)/.installed $(JS)
 	@touch $@
 
 $(VENV)/.tools: $(VENV)/.installed
-	$(PIP) --editable '.[dev,distributed,test]'
+	$(PIP) --editable '.[dev,distributed,docs,test]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.tools
@@ -60,6 +61,10 @@ lab: install
 test: tools browser
 	$(NPM) run test
 	$(BIN)/python -m pytest
+
+docs: tools
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+	@echo build/docs/index.html
 
 check: tools
 	$(BIN)/ruff check

@@ -1,6 +1,9 @@
 """What the whole suite needs."""
 
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,3 +21,16 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QWIDGETS_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def documentation(tmp_path_factory):
+    """The folder of the built documentation; a warning fails the build."""
+    folder = tmp_path_factory.mktemp("documentation")
+    source = Path(__file__).parents[1] / "docs"
+    command = ("sphinx", "-q", "-W", "--keep-going", "-b", "html", source, folder)
+    run = subprocess.run(
+        [sys.executable, "-m", *command], check=False, stderr=subprocess.PIPE, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    return folder
