@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from qwidgets.data import Dataset, load_data
     from qwidgets.directions import attack_directions, class_directions, principal_directions
     from qwidgets.domain import Box, Gaussian, Neighborhood
+    from qwidgets.lens import Lens, lens
     from qwidgets.models import build_model, packet_loss
     from qwidgets.moments import (
         Uncertainty,
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
         iterate_uncertainty,
         uncertainty,
     )
+    from qwidgets.own import Measurement, measure
+    from qwidgets.refine import refine
     from qwidgets.section import Section, section
     from qwidgets.sweep import Sweep, iterate_sweep, open_sweep, sweep
     from qwidgets.widgets.explorer import Explorer
@@ -40,6 +43,8 @@ _HOME = {
     "Dataset": "data",
     "Explorer": "widgets.explorer",
     "Gaussian": "domain",
+    "Lens": "lens",
+    "Measurement": "own",
     "Neighborhood": "domain",
     "Section": "section",
     "Sweep": "sweep",
@@ -52,11 +57,14 @@ _HOME = {
     "fgsm": "attacks",
     "iterate_sweep": "sweep",
     "iterate_uncertainty": "moments",
+    "lens": "lens",
     "load_data": "data",
+    "measure": "own",
     "open_sweep": "sweep",
     "packet_loss": "models",
     "pgd": "attacks",
     "principal_directions": "directions",
+    "refine": "refine",
     "robust_accuracy": "attacks",
     "section": "section",
     "sweep": "sweep",
@@ -68,6 +76,8 @@ __all__ = [
     "Dataset",
     "Explorer",
     "Gaussian",
+    "Lens",
+    "Measurement",
     "Neighborhood",
     "Section",
     "Sweep",
@@ -80,11 +90,14 @@ __all__ = [
     "fgsm",
     "iterate_sweep",
     "iterate_uncertainty",
+    "lens",
     "load_data",
+    "measure",
     "open_sweep",
     "packet_loss",
     "pgd",
     "principal_directions",
+    "refine",
     "robust_accuracy",
     "section",
     "sweep",
