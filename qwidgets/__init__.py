@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from qwidgets.directions import attack_directions, class_directions, principal_directions
     from qwidgets.domain import Box, Gaussian, Neighborhood
     from qwidgets.figure import Figure, figure
+    from qwidgets.lens import Lens, lens
     from qwidgets.models import build_model, packet_loss
     from qwidgets.moments import (
         Uncertainty,
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
         iterate_uncertainty,
         uncertainty,
     )
+    from qwidgets.own import Measurement, measure
     from qwidgets.progress import progress_bar
+    from qwidgets.refine import refine
     from qwidgets.section import Section, section
     from qwidgets.sweep import Sweep, iterate_sweep, open_sweep, sweep
     from qwidgets.widgets.explorer import Explorer
@@ -43,6 +46,8 @@ _HOME = {
     "Explorer": "widgets.explorer",
     "Figure": "figure",
     "Gaussian": "domain",
+    "Lens": "lens",
+    "Measurement": "own",
     "Neighborhood": "domain",
     "Section": "section",
     "Sweep": "sweep",
@@ -56,12 +61,15 @@ _HOME = {
     "figure": "figure",
     "iterate_sweep": "sweep",
     "iterate_uncertainty": "moments",
+    "lens": "lens",
     "load_data": "data",
+    "measure": "own",
     "open_sweep": "sweep",
     "packet_loss": "models",
     "pgd": "attacks",
     "principal_directions": "directions",
     "progress_bar": "progress",
+    "refine": "refine",
     "robust_accuracy": "attacks",
     "section": "section",
     "sweep": "sweep",
@@ -74,6 +82,8 @@ __all__ = [
     "Explorer",
     "Figure",
     "Gaussian",
+    "Lens",
+    "Measurement",
     "Neighborhood",
     "Section",
     "Sweep",
@@ -87,12 +97,15 @@ __all__ = [
     "figure",
     "iterate_sweep",
     "iterate_uncertainty",
+    "lens",
     "load_data",
+    "measure",
     "open_sweep",
     "packet_loss",
     "pgd",
     "principal_directions",
     "progress_bar",
+    "refine",
     "robust_accuracy",
     "section",
     "sweep",

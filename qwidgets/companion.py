@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from contextlib import closing
+from contextlib import closing, suppress
 from html import escape
 from importlib import metadata
 from importlib.resources import files
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
     from os import PathLike
 
+    from qwidgets.own import Measurement
     from qwidgets.sweep import Sweep
 
 # The modules that the state of an Explorer names; page.js brings ipywidgets' own.
@@ -57,7 +58,7 @@ footer dd { margin: 0; }
 
 
 def export_html(
-    sweep_or_explorer: Sweep | Explorer,
+    sweep_or_explorer: Sweep | Measurement | Explorer,
     path: str | PathLike[str],
     *,
     title: str | None = None,
@@ -69,7 +70,7 @@ def export_html(
 
     Parameters
     ----------
-    sweep_or_explorer : Sweep or Explorer
+    sweep_or_explorer : Sweep, Measurement or Explorer
         What to show. Of an Explorer the current choices are kept; one that still trains is written
         with what is finished, and goes on training.
     path : path
@@ -112,7 +113,7 @@ def _check_title(title: object) -> None:
         raise TypeError(message)
 
 
-def _sweep_of(source: object) -> Sweep:
+def _sweep_of(source: object) -> Sweep | Measurement:
     if isinstance(source, Explorer):
         if source.sweep is None:
             message = (
@@ -121,12 +122,14 @@ def _sweep_of(source: object) -> Sweep:
             )
             raise ValueError(message)
         return source.sweep
+    from qwidgets.own import Measurement
     from qwidgets.sweep import Sweep
 
-    if not isinstance(source, Sweep):
+    if not isinstance(source, (Sweep, Measurement)):
         message = (
             "sweep_or_explorer must be a Sweep, from qwidgets.sweep(...) or"
-            f" qwidgets.open_sweep(path), or a qwidgets.Explorer; got {type(source).__name__}."
+            " qwidgets.open_sweep(path), a Measurement, from qwidgets.measure(...), or a"
+            f" qwidgets.Explorer; got {type(source).__name__}."
         )
         raise TypeError(message)
     return source
@@ -135,6 +138,8 @@ def _sweep_of(source: object) -> Sweep:
 def _embed(explorer: Explorer, title: str | None) -> dict[str, Any]:
     """State of this Explorer and of all that it refers to, as the widget manager reads it."""
     # With the defaults, because the front end's module itself is one.
+    with suppress(Exception):  # what it cannot see, and why, is in the trait
+        explorer.look()
     states = dependency_state([explorer], drop_defaults=False)
     state = states[explorer.model_id]["state"]
     # Epochs may be added while the state is read: what is shown must be one of those in it.
@@ -144,6 +149,8 @@ def _embed(explorer: Explorer, title: str | None) -> dict[str, Any]:
         # Nothing can be trained, paused or cancelled from a page.
         message = f"{last} trained epoch{'' if last == 1 else 's'}"
         state["run"] = {"phase": "done", "fraction": 1.0, "message": message}
+    # The page shows this lens and cannot look again.
+    state["lens"] = {**state["lens"], "live": False}
     if title is not None:
         state["heading"] = {**state["heading"], "title": title}
     data: dict[str, Any] = embed_data(views=[explorer], drop_defaults=False, state=states)

@@ -8,6 +8,7 @@ whose uncertainty is measured.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import itertools
 import math
@@ -20,8 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qwidgets.gate import pass_gate
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import ArrayLike
 
     from qwidgets.data import Dataset
 
@@ -336,6 +341,11 @@ class BatchedForward:
         self._input_ndim = input_ndim
         self.strategy: Strategy = strategy
 
+    @classmethod
+    def alone(cls, model: Classifier, input_ndim: int) -> BatchedForward:
+        """Take one network that is only measured: it may have buffers, being in eval mode."""
+        return cls(model, input_ndim, "loop")
+
     def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Evaluate every network; differentiable any number of times.
 
@@ -351,6 +361,7 @@ class BatchedForward:
         torch.Tensor, (N, B, classes)
             Logits.
         """
+        pass_gate()
         networks = len(next(iter(params.values())))
         extra = x.ndim - 1 - self._input_ndim
         if extra not in {0, 1} or (extra and x.shape[0] != networks):
@@ -378,6 +389,7 @@ class BatchedForward:
         )
 
     def _one(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
+        pass_gate()
         logits: Tensor = torch.func.functional_call(self._model, params, (x,))
         return logits
 
@@ -630,6 +642,156 @@ def log_odds_against(logits: Tensor, y: Tensor) -> Tensor:
 
 
 @final
+class Classifier(nn.Module):
+    """A network of anyone's, ready to be measured; see `classifier`.
+
+    Maps ``(n, *input_shape)`` float32 on its own device to logits ``(n, classes)`` float32.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, network: nn.Module, shift: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("shift", shift)
+        self.register_buffer("scale", scale)
+        # A network without parameters has a device and a dtype all the same.
+        self.anchor = nn.Parameter(torch.zeros(1), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of inputs in the units of the data."""
+        logits: Tensor = self.network((x - self.shift) / self.scale)
+        return logits
+
+
+def classifier(
+    model: nn.Module,
+    data: Dataset,
+    *,
+    normalization: tuple[ArrayLike, ArrayLike] | None = None,
+    name: str = "model",
+) -> Classifier:
+    """Make a copy of a classifier that can be measured on a data set; the model stays as it is.
+
+    The copy is in eval mode and in single precision, on the device of the model. Layers that
+    normalise over a batch use their running statistics there, so that images do not mix.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Maps a batch of inputs to logits (n, classes).
+    data : Dataset
+        Gives the input shape, the valid range and the classes.
+    normalization : (mean, std), optional
+        What the model was trained on is ``(x - mean) / std``, x in the range of the data: numbers,
+        or one for each channel. Attacks and spreads are then in the units of x.
+    name : str
+        What errors call the model.
+
+    Returns
+    -------
+    Classifier
+
+    Raises
+    ------
+    TypeError
+        It is not a `torch.nn.Module`, cannot be copied, or returns something else than a tensor.
+    ValueError
+        It does not take inputs of that shape, its logits have another shape or do not depend
+        differentiably on the input, or the normalization is none.
+    """
+    given: object = model
+    if not isinstance(given, nn.Module):
+        message = f"{name} must be a torch.nn.Module, got {type(given).__name__}; pass the network."
+        raise TypeError(message)
+    try:
+        network = copy.deepcopy(model)
+    except Exception as error:
+        message = (
+            f"{name} must be a module that copy.deepcopy can copy, because it is measured in eval "
+            f"mode and single precision, but: {error}; pass a module that holds parameters and "
+            "buffers alone."
+        )
+        raise TypeError(message) from error
+    network = network.eval().float().requires_grad_(requires_grad=False)
+    tensors = itertools.chain(network.parameters(), network.buffers())
+    device = next((tensor.device for tensor in tensors), torch.device("cpu"))
+    shift, scale = _normalization(normalization, data.input_shape, name)
+    ready = Classifier(network, shift, scale).eval().to(device)
+    _check_logits(ready, data, name)
+    return ready
+
+
+def _normalization(
+    given: tuple[ArrayLike, ArrayLike] | None, input_shape: tuple[int, ...], name: str
+) -> tuple[Tensor, Tensor]:
+    if given is None:
+        return torch.zeros(()), torch.ones(())
+    try:
+        mean, std = (torch.as_tensor(np.asarray(values, dtype=np.float32)) for values in given)
+    except (TypeError, ValueError):
+        message = f"normalization of {name} must be (mean, std), got {given!r}; pass two numbers."
+        raise ValueError(message) from None
+    parts = []
+    for part, values in (("mean", mean), ("std", std)):
+        fits = values.numel() == 1 or values.shape in {input_shape[:1], input_shape}
+        positive = part == "mean" or bool((values > 0).all())
+        if not (fits and positive and values.isfinite().all()):
+            message = (
+                f"{part} in the normalization of {name} must be a finite "
+                f"{'' if part == 'mean' else 'positive '}number, or one for each of the "
+                f"{input_shape[0]} channels of inputs {input_shape}, got {values.tolist()}."
+            )
+            raise ValueError(message)
+        ones = [1] * (len(input_shape) - 1)
+        parts.append(
+            values.reshape(())
+            if values.numel() == 1
+            else values
+            if values.shape == input_shape
+            else values.reshape(-1, *ones)
+        )
+    return parts[0], parts[1]
+
+
+def _check_logits(ready: Classifier, data: Dataset, name: str) -> None:
+    # Two and one: what squeezes its output or mixes images shows itself.
+    inputs = data.test_inputs[:2].to(ready.anchor.device).requires_grad_()
+    try:
+        logits: object = ready(inputs)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        message = (
+            f"{name} must take inputs of shape {tuple(inputs.shape)}, float32, but: {error}; "
+            "reshape the data, or wrap the model in a module that does."
+        )
+        raise ValueError(message) from error
+    if not isinstance(logits, Tensor):
+        message = (
+            f"{name} must return a tensor of logits, got {type(logits).__name__}; wrap it in a "
+            "module whose forward returns the logits alone."
+        )
+        raise TypeError(message)
+    expected = (len(inputs), data.classes)
+    if tuple(logits.shape) != expected:
+        message = (
+            f"{name} must return logits of shape {expected} for {expected[0]} inputs of the "
+            f"{data.classes} classes of {data.name!r}, got {tuple(logits.shape)}; match its last "
+            "layer to the classes (a single logit z becomes two as (0, z))."
+        )
+        raise ValueError(message)
+    gradient = None
+    if logits.requires_grad:
+        (gradient,) = torch.autograd.grad(logits.sum(), inputs, allow_unused=True)
+    if gradient is None:
+        message = (
+            f"{name} must compute its logits from its input with differentiable torch operations, "
+            "got logits without a gradient; remove detach, no_grad or NumPy steps from it."
+        )
+        raise ValueError(message)
+
+
+@final
 class PacketLoss:
     """The loss of a network at fixed labels as a function of the input; see `packet_loss`.
 
@@ -665,6 +827,7 @@ class PacketLoss:
 
 def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
     """Logits in eval mode, float64 and on the device of the inputs, whatever the model's are."""
+    pass_gate()
     logits: Tensor
     parameter = next(model.parameters(), inputs)
     with evaluating(model):

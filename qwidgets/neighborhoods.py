@@ -67,7 +67,8 @@ def measure_neighborhoods(
     record = unmeasured(networks, classes)
     network = copy.deepcopy(network)
     for index in range(networks):
-        network.load_state_dict(unstack(parameters, index))
+        # Buffers, which a network that is only measured may have, stay.
+        network.load_state_dict(unstack(parameters, index), strict=False)
         for label in range(classes):
             centers = inputs[labels == label]
             if len(centers):

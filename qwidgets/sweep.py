@@ -177,11 +177,13 @@ class Sweep:
         settings: SweepSettings,
         parameters: dict[str, Tensor],
         architecture: Architecture | None,
+        data: Dataset | None = None,
     ) -> None:
         self.dataset = dataset
         self.settings = settings
         self._parameters = parameters
         self._architecture = architecture
+        self._data = data
 
     def __repr__(self) -> str:
         """Say what was trained and how far."""
@@ -195,6 +197,43 @@ class Sweep:
     def complete(self) -> bool:
         """Whether all epochs were trained and measured."""
         return bool(self.dataset.attrs["complete"])
+
+    @property
+    def data(self) -> Dataset:
+        """What the networks were trained and measured on.
+
+        Of a reopened sweep the named data are loaded again, and must be the same.
+
+        Raises
+        ------
+        ValueError
+            Data of your own, which a reopened sweep does not hold, or other data than then.
+        FileNotFoundError, ConnectionError
+            Named data that cannot be had any more.
+        """
+        if self._data is None:
+            chosen = self.settings
+            if chosen.data not in _RADII:
+                message = (
+                    f"data of this sweep, {chosen.data!r}, were your own, which are not saved: "
+                    "reopen the sweep with open_sweep(path, data=dataset)."
+                )
+                raise ValueError(message)
+            self._data = self._same(chosen.data)
+        return self._data
+
+    def _same(self, data: str | Dataset) -> Dataset:
+        """Cut data to what was trained and measured on, and refuse any other."""
+        chosen = self.settings
+        loaded = _loaded(data, None, chosen.train_size, chosen.test_size)
+        known: str = self.dataset.attrs["data_checksum"]
+        if loaded.checksum != known:
+            message = (
+                f"data must be what this sweep was trained on, with checksum {known[:12]}..., got "
+                f"{loaded.name!r} with {loaded.checksum[:12]}...; pass the data set used then."
+            )
+            raise ValueError(message)
+        return loaded
 
     def model(self, *, epsilon: float, regularization: float) -> nn.Module:
         """Return the trained network of a grid point, after the last finished epoch.
@@ -266,7 +305,12 @@ class Sweep:
         store.remove_parts(folder, None if self.complete else int(self.dataset.epoch[-1]))
 
 
-def open_sweep(path: str | os.PathLike[str], *, model: Architecture | None = None) -> Sweep:
+def open_sweep(
+    path: str | os.PathLike[str],
+    *,
+    model: Architecture | None = None,
+    data: Dataset | None = None,
+) -> Sweep:
     """Open a sweep that `Sweep.save` wrote, or the store of one, finished or not.
 
     Of a sweep that another process is training, what is finished so far is opened.
@@ -278,6 +322,8 @@ def open_sweep(path: str | os.PathLike[str], *, model: Architecture | None = Non
     model : callable, optional
         For a sweep of a model of your own: its factory, without arguments. Only `Sweep.model` needs
         it.
+    data : Dataset, optional
+        For a sweep on data of your own: the same data. Only what looks at images needs them.
 
     Returns
     -------
@@ -289,7 +335,8 @@ def open_sweep(path: str | os.PathLike[str], *, model: Architecture | None = Non
     FileNotFoundError
         Nothing is there, or a part is missing.
     ValueError
-        It is not a saved sweep, in a newer format, damaged, or a store without a finished epoch.
+        It is not a saved sweep, in a newer format, damaged, or a store without a finished epoch;
+        or the data are others than then.
     """
     content = store.load(path)
     stored: dict[str, Any] = {
@@ -299,7 +346,10 @@ def open_sweep(path: str | os.PathLike[str], *, model: Architecture | None = Non
     settings = SweepSettings(**stored)
     if model is None and settings.model != _OWN_MODEL:
         model = partial(_rebuilt, settings, content.cube.attrs)
-    return Sweep(content.cube, settings, content.weights, model)
+    opened = Sweep(content.cube, settings, content.weights, model)
+    if data is not None:
+        opened._data = opened._same(data)  # noqa: SLF001 - of this module
+    return opened
 
 
 def _rebuilt(settings: SweepSettings, attributes: dict[str, Any]) -> nn.Module:
@@ -755,6 +805,52 @@ def _probes(settings: SweepSettings, data: Dataset, reference_epsilon: float) ->
     )
 
 
+def default_probes(
+    data: Dataset,
+    *,
+    norm: Literal["linf", "l2"],
+    attack_epsilon: ArrayLike | None,
+    attack_steps: int,
+    width: float | None,
+    probe_images: int,
+    seed: int,
+) -> Probes:
+    """Choose what networks are measured on, with the defaults and the checks of a sweep.
+
+    Parameters
+    ----------
+    data, norm, attack_epsilon, attack_steps, width, probe_images, seed
+        As for `sweep`.
+
+    Returns
+    -------
+    Probes
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `sweep`.
+    """
+    # A sweep of nothing: its plan holds the probes.
+    plan = _plan(
+        _Arguments(
+            data=data,
+            model="mlp",
+            epsilon=[0],
+            regularization=[0],
+            device="cpu",
+            seed=seed,
+            test_size=len(data.test_labels),
+            norm=norm,
+            attack_epsilon=attack_epsilon,
+            attack_steps=attack_steps,
+            width=width,
+            probe_images=probe_images,
+        )
+    )
+    return plan.work.probes
+
+
 def _run(
     plan: _Plan, path: str | os.PathLike[str] | None, executor: Executor | None
 ) -> Generator[Progress]:
@@ -880,7 +976,7 @@ def _sweep_of(plan: _Plan, past: list[Record], points: Sequence[Checkpoint]) -> 
     )
     each = [point.trained.parameters for point in points]
     weights = {name: torch.cat([parameters[name] for parameters in each]) for name in each[0]}
-    return Sweep(cube, settings, weights, architecture)
+    return Sweep(cube, settings, weights, architecture, data)
 
 
 def _versions() -> dict[str, str]:
@@ -953,7 +1049,9 @@ def _resumed(plan: _Plan, folder: Path) -> tuple[Sweep | None, list[Checkpoint]]
     finished = None
     if found["checksum"] is not None:
         content = store.load(folder)
-        finished = Sweep(content.cube, plan.settings, content.weights, plan.architecture)
+        finished = Sweep(
+            content.cube, plan.settings, content.weights, plan.architecture, plan.work.data
+        )
         if finished.complete:
             return finished, []
     if found["versions"] != asked["versions"]:

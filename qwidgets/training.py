@@ -26,6 +26,7 @@ from torch.nn import functional
 from torch.optim.adam import adam
 
 from qwidgets.attacks import fgsm, kl_pgd, pgd
+from qwidgets.gate import current_check, set_check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -335,8 +336,10 @@ def _learning(
     own = threading.local()
     own.forward = forward
     ready = threading.Barrier(workers)
+    check = current_check()
 
     def prepare() -> None:
+        set_check(check)
         own.forward = copy.deepcopy(forward)
         torch.set_num_threads(1)
         torch.get_num_threads()  # else the first computation of a thread asks the process

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from numpy.typing import NDArray
 
+    from qwidgets.lens import Lens
+
 PLOTTED = (
     "clean_accuracy",
     "clean_accuracy_error",
@@ -125,8 +127,10 @@ REFERENCE = Place(((0, 0),), (1.0,))
 def plot_axes(dataset: xr.Dataset) -> dict[str, list[Any]]:
     """Coordinates as lists; classes by name, ``t`` cut to what can be seen."""
     return {
-        "epsilon": dataset.epsilon.values.tolist(),
-        "regularization": dataset.regularization.values.tolist(),
+        # Models of your own take the place of the grid.
+        "model": [] if _is_grid(dataset) else [str(name) for name in dataset.model.values],
+        "epsilon": dataset.epsilon.values.tolist() if _is_grid(dataset) else [0.0],
+        "regularization": dataset.regularization.values.tolist() if _is_grid(dataset) else [0.0],
         "attack_epsilon": dataset.attack_epsilon.values.tolist(),
         "label": [str(name) for name in dataset.attrs["class_names"]],
         "t": dataset.t.values[_shown(dataset)].tolist(),
@@ -139,7 +143,7 @@ def plot_arrays(dataset: xr.Dataset, epoch: int | None = None) -> dict[str, NDAr
     Parameters
     ----------
     dataset : xarray.Dataset
-        The cube of a sweep.
+        The cube of a sweep, or of a measurement, which has a single epoch.
     epoch : int, optional
         Only this epoch: the arrays then lack the epoch dimension.
 
@@ -147,17 +151,18 @@ def plot_arrays(dataset: xr.Dataset, epoch: int | None = None) -> dict[str, NDAr
     -------
     dict of str to ndarray
         C-contiguous; float16 for ``packet``, float32 otherwise; those of ``DETAIL`` only where the
-        sweep has them. Shapes ``(epoch, epsilon,
-        regularization, ...)``.
+        sweep has them. Shapes ``(epoch, epsilon, regularization, ...)``, of a measurement
+        ``(1, model, ...)``.
     """
     part = dataset if epoch is None else dataset.sel(epoch=epoch)
+    grid = _is_grid(dataset)
     arrays = {}
     for name in (*PLOTTED, *(name for name in DETAIL if name in dataset)):
         values = part[name].values
         if name == "packet":
             values = values[..., _shown(dataset)]
         if epoch is None:
-            values = np.moveaxis(values, 2, 0)
+            values = np.moveaxis(values, 2, 0) if grid else values[None]
         kind = np.float16 if name == "packet" else np.float32
         arrays[name] = np.ascontiguousarray(values, dtype=kind)
     return arrays
@@ -293,8 +298,9 @@ def limits(dataset: xr.Dataset) -> Limits:
     high = _round_up(max(float(momentum.max(initial=flat)), 1.25 * flat) * 1.08)
     product = dataset["uncertainty_product"].values
     excess = float(np.nanmax(2 * product - 1)) if np.isfinite(product).any() else 0.0
-    clean = np.nan_to_num(dataset["clean_accuracy"].values[:, :, -1], nan=1.0)
-    robust = np.nan_to_num(dataset["robust_accuracy"].values[:, :, -1], nan=1.0)
+    last = dataset.isel(epoch=-1) if _is_grid(dataset) else dataset
+    clean = np.nan_to_num(last["clean_accuracy"].values, nan=1.0)
+    robust = np.nan_to_num(last["robust_accuracy"].values, nan=1.0)
     return Limits(
         position=(low, _round_up(1.12 * max(width, float(position.max(initial=width))))),
         momentum=(_round_down(min(flat, float(momentum.min(initial=flat))) / 1.12), high),
@@ -370,8 +376,16 @@ def percentage(value: float, error: float) -> str:
     return f"{_fixed(100 * value, 1)}% ± {_fixed(100 * error, 1)}"
 
 
-def describe(attributes: Mapping[str, Any], shape: tuple[int, int]) -> dict[str, str]:
+def describe(attributes: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, str]:
     """Words for the head of the picture: title, what was trained, name of the regularizer."""
+    if "regularizer" not in attributes:
+        models = "your model" if shape == (1,) else f"{shape[0]} models of yours"
+        attack = f"{_NORM_NAMES[attributes['norm']]} PGD"
+        return {
+            "title": TITLE,
+            "subtitle": " · ".join((str(attributes["data"]), models, attack, "not trained here")),
+            "regularizer": "",
+        }
     parts = (
         str(attributes["data"]),
         _MODEL_NAMES.get(attributes["model"], str(attributes["model"])),
@@ -402,6 +416,25 @@ def _plain_exponent(text: str) -> str:
     """Write an exponent as browsers do: 1e-7, not 1e-07."""
     mantissa, _, exponent = text.partition("e")
     return f"{mantissa}e{int(exponent):+d}"
+
+
+def lens_arrays(lens: Lens) -> dict[str, NDArray[np.float32]]:
+    """Take what is drawn of a lens: pictures of the input's shape, and probabilities."""
+    arrays = {
+        "image": lens.image,
+        "attacked": lens.attacked,
+        "probability": lens.probability,
+        "attacked_probability": lens.attacked_probability,
+    }
+    for name in ("position_std", "momentum_std"):
+        values, error = getattr(lens, name), getattr(lens, f"{name}_error")
+        if values is not None:
+            arrays |= {name: values, f"{name}_error": error}
+    return {name: np.ascontiguousarray(values, np.float32) for name, values in arrays.items()}
+
+
+def _is_grid(dataset: xr.Dataset) -> bool:
+    return "epsilon" in dataset.dims
 
 
 def _shown(dataset: xr.Dataset) -> NDArray[np.bool_]:

@@ -104,7 +104,42 @@ def test_messages_have_the_fields_of_the_contract(source):
     assert "epoch" in strings(block(source, "interface EpochMessage {"))
 
 
+def test_lens_has_the_fields_of_the_contract(source):
+    explorer = Explorer(qw.sweep(**TINY, epochs=1, attack_steps=1, progress=False))
+    empty = set(explorer.lens)
+    explorer.look()
+    fields = keys(source, "interface WireLens {")
+    # A page adds that it is not live.
+    assert set(explorer.lens) == fields - {"live"}
+    assert empty == {"state", "message"}
+    states = strings(re.search(r"interface WireLens \{\s*state:([^;]*);", source)[1])
+    assert sorted(states) == ["empty", "missing", "ready"]
+    explorer.close()
+
+
+def test_refined_networks_have_the_fields_of_the_contract(source):
+    sent = []
+
+    class Recorder(Explorer):
+        def send(self, content, buffers=None):
+            sent.append((content, buffers))
+
+    explorer = Recorder(qw.sweep(**TINY, epochs=1, attack_steps=1, progress=False))
+    explorer.refine(2, epsilon=0.05)
+    explorer.wait(60)
+    [refined] = explorer.refined
+    shared = keys(source, "interface WireRefined {")
+    assert set(refined) == shared
+    own = keys(source, 'interface RefinedMessage extends Omit<WireRefined, "values"> {')
+    for content, buffers in sent:
+        assert set(content) == (shared - {"values"}) | own
+        assert len(buffers) == len(content["names"])
+    assert [content["epoch"] for content, _ in sent] == [0, 1, 2]
+    assert set(explorer.runs) == set(re.findall(r"(\w+):", block(source, "runs: {")))
+    explorer.close()
+
+
 def test_commands_of_the_browser_are_methods(source):
-    commands = strings(re.search(r"type Command = \{ type:([^}]*)\}", source)[1])
-    assert sorted(commands) == ["cancel", "pause", "resume", "train"]
+    commands = strings(re.search(r"type Command = \{\s*type:([^}]*)\}", source)[1])
+    assert sorted(commands) == ["cancel", "look", "pause", "refine", "resume", "show", "train"]
     assert all(callable(getattr(Explorer, command)) for command in commands)

@@ -11,6 +11,8 @@ export interface WireArray {
 /** The numbers of a sweep, epoch first, so that one epoch is one contiguous block. */
 export interface WireCube {
   axes: {
+    /** Models of one's own, which take the place of the grid; none for a grid. */
+    model: string[];
     epsilon: number[];
     regularization: number[];
     attack_epsilon: number[];
@@ -30,7 +32,53 @@ export interface WireCube {
   values: Record<string, WireArray>;
 }
 
-export type Phase = "empty" | "preparing" | "training" | "paused" | "done" | "cancelled" | "failed";
+/** A network that was trained between those of the grid, from the nearest of them on. */
+export interface WireRefined {
+  epsilon: number;
+  regularization: number;
+  /** The last epoch that is planned; epoch 0 is the network that it started from. */
+  epochs: number;
+  finished: number;
+  complete: boolean;
+  /** As those of the cube, without the grid. */
+  values: Record<string, WireArray>;
+}
+
+/** What the attack lens shows; all but state and message are there once the state is "ready". */
+export interface WireLens {
+  /** "missing": it cannot look, and the message says why. */
+  state: "empty" | "ready" | "missing";
+  message: string;
+  /** False in a page, which has no kernel to look with. */
+  live?: boolean;
+  /** The network it is of. */
+  epsilon?: number;
+  regularization?: number;
+  model?: string;
+  kind?: "trained" | "refined" | "own";
+  epoch?: number;
+  /** The image, by class and position among the test images of that class, and how many those are. */
+  label?: number;
+  image?: number;
+  images?: number;
+  attack_epsilon?: number;
+  /** Of the ball in which the spreads are measured. */
+  radius?: number;
+  range?: [number, number];
+  shape?: number[];
+  values?: Record<string, WireArray>;
+}
+
+export type Phase =
+  | "empty"
+  | "preparing"
+  | "training"
+  | "refining"
+  | "measuring"
+  | "paused"
+  | "done"
+  | "cancelled"
+  | "failed";
 
 export interface Run {
   phase: Phase;
@@ -78,16 +126,28 @@ export interface Traits {
   attack_epsilon: number;
   /** What the uncertainty plane shows. */
   plane: "attack" | "neighborhood";
+  /** Which of several models of one's own; empty for a grid. */
+  model: string;
+  /** Which of the test images of the class the lens shows. */
+  image: number;
   /** Empty before the first epoch. */
   cube: WireCube | Record<string, never>;
   run: Run;
+  lens: WireLens;
+  refined: WireRefined[];
+  /** What was trained in this session and kept, and which of it is shown. */
+  runs: { names: string[]; shown: number };
   heading: { title: string; subtitle: string; regularizer: string };
   figures: Record<Panel, string>;
   marks: Record<MarkName, string>;
 }
 
 /** Browser to kernel. */
-export type Command = { type: "train" | "pause" | "resume" | "cancel" };
+export type Command = {
+  type: "train" | "refine" | "show" | "look" | "pause" | "resume" | "cancel";
+};
+/** A command with what it needs: keyword arguments of the method of that name. */
+export type Request = Command & Record<string, unknown>;
 
 /** Kernel to browser: one finished epoch; the buffers follow the order of `names`. */
 export interface EpochMessage {
@@ -96,4 +156,13 @@ export interface EpochMessage {
   names: string[];
   momentum_limit: number;
   excess_limit: number;
+}
+
+/** Kernel to browser: one finished epoch of a refined network, as for the grid. */
+export interface RefinedMessage extends Omit<WireRefined, "values"> {
+  type: "refined";
+  /** Position in the trait `refined`. */
+  index: number;
+  epoch: number;
+  names: string[];
 }

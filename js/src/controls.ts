@@ -15,7 +15,9 @@ let serial = 0;
 function legend(cube: Cube): HTMLElement {
   const entry = (css: string, text: string) =>
     h("li", {}, h("i", { class: css, "aria-hidden": true }), text);
-  const reference = `ε ${setting(cube.epsilon.value(0))}, λ ${setting(cube.regularization.value(0))}`;
+  const reference =
+    cube.models[0] ??
+    `ε ${setting(cube.epsilon.value(0))}, λ ${setting(cube.regularization.value(0))}`;
   return h(
     "ul",
     { class: "qw-key", "aria-label": "Legend" },
@@ -85,6 +87,7 @@ export class Controls {
   );
   private timer: ReturnType<typeof setInterval> | undefined;
   private cube: Cube | null = null;
+  private key: HTMLElement | undefined;
 
   constructor(
     private readonly choices: Choices,
@@ -138,8 +141,9 @@ export class Controls {
       }
       this.label.replaceChildren(...cube.labels.map((name) => h("option", {}, name)));
       this.label.disabled = false;
-      this.element.querySelector(".qw-key")?.remove();
-      this.element.append(legend(cube));
+      this.key?.remove();
+      this.key = legend(cube);
+      this.element.append(this.key);
       this.epoch.input.max = String(cube.epochs);
     }
     this.epoch.input.disabled = cube.finished < 2;

@@ -46,6 +46,10 @@ function blocks(epoch: number) {
   return { accuracy, robust, position, packet };
 }
 
+/** The networks at a point of the grid or between. */
+const at = (cube: Cube, epsilon: number, regularization: number) =>
+  cube.place({ epsilon, regularization, model: "" });
+
 function makeWire(finished = EPOCHS + 1): WireCube {
   const grid = [EPOCHS + 1, EPSILON.length, REGULARIZATION.length];
   const all = Array.from({ length: EPOCHS + 1 }, (_, epoch) => blocks(epoch));
@@ -55,6 +59,7 @@ function makeWire(finished = EPOCHS + 1): WireCube {
     all.flatMap((block, epoch) => hidden(epoch, block[name], missing));
   return {
     axes: {
+      model: [],
       epsilon: EPSILON,
       regularization: REGULARIZATION,
       attack_epsilon: ATTACK,
@@ -157,7 +162,7 @@ describe("cube", () => {
   it("reads the layout: epoch, epsilon, regularization, then the variable's own axis", () => {
     for (let i = 0; i < EPSILON.length; i++) {
       for (let j = 0; j < REGULARIZATION.length; j++) {
-        const place = cube.place(EPSILON[i] as number, REGULARIZATION[j] as number);
+        const place = at(cube, EPSILON[i] as number, REGULARIZATION[j] as number);
         expect(cube.at("robust_accuracy", place, 2, 1)).toBe(i + 10 * j + 100 + 2000);
         expect(cube.at("position_std", place, 1, 1)).toBe(4 * i + j + 1100);
       }
@@ -167,24 +172,21 @@ describe("cube", () => {
   it("is trained at grid points, and only there", () => {
     EPSILON.forEach((epsilon, i) => {
       REGULARIZATION.forEach((regularization, j) => {
-        expect(cube.place(epsilon, regularization)).toEqual({
+        expect(at(cube, epsilon, regularization)).toEqual({
           networks: [i * REGULARIZATION.length + j],
           weights: [1],
           trained: true,
         });
       });
     });
-    expect(cube.place(0.05, 0.1)).toMatchObject({ networks: [2, 6], trained: false });
-    expect(cube.place(0.05, 0.05).networks).toEqual([1, 2, 5, 6]);
+    expect(at(cube, 0.05, 0.1)).toMatchObject({ networks: [2, 6], trained: false });
+    expect(at(cube, 0.05, 0.05).networks).toEqual([1, 2, 5, 6]);
   });
 
   it("weighs positively, with sum one", () => {
     for (const a of fractions) {
       for (const b of [...fractions, 2.6, 3]) {
-        const { networks, weights } = cube.place(
-          cube.epsilon.value(a),
-          cube.regularization.value(b),
-        );
+        const { networks, weights } = at(cube, cube.epsilon.value(a), cube.regularization.value(b));
         expect(weights).toHaveLength(networks.length);
         expect(Math.min(...weights)).toBeGreaterThan(0);
         expect(weights.reduce((sum, weight) => sum + weight, 0)).toBeCloseTo(1, 12);
@@ -195,7 +197,7 @@ describe("cube", () => {
   it("interpolates bilinear numbers exactly", () => {
     for (const a of fractions) {
       for (const b of [...fractions, 2.6, 3]) {
-        const place = cube.place(cube.epsilon.value(a), cube.regularization.value(b));
+        const place = at(cube, cube.epsilon.value(a), cube.regularization.value(b));
         const expected = 0.5 + 0.25 * a - 0.125 * b + 0.0625 * a * b;
         expect(cube.at("clean_accuracy", place, 0)).toBeCloseTo(expected, 9);
       }
@@ -203,7 +205,7 @@ describe("cube", () => {
   });
 
   it("interpolates robust accuracy linearly in the attack radius", () => {
-    const place = cube.place(0.1, 0.01);
+    const place = at(cube, 0.1, 0.01);
     expect(cube.robust(place, 0, 0.1)).toBe(111);
     expect(cube.robust(place, 0, 0.125)).toBeCloseTo(136, 9);
     expect(cube.robust(place, 0, 9)).toBe(211);
@@ -211,7 +213,7 @@ describe("cube", () => {
 
   it("appends an epoch without touching the others", () => {
     const growing = new Cube(makeWire(1));
-    const place = growing.place(0.3, 1);
+    const place = at(growing, 0.3, 1);
     expect(growing.finished).toBe(1);
     expect(growing.at("clean_accuracy", place, 1)).toBeNaN();
     const names = ["position_std", "packet", "clean_accuracy", "robust_accuracy"];
@@ -247,7 +249,7 @@ describe("cube", () => {
       [0.5, 1.25],
       [1.75, 2.5],
     ] as const) {
-      const place = cube.place(cube.epsilon.value(a), cube.regularization.value(b));
+      const place = at(cube, cube.epsilon.value(a), cube.regularization.value(b));
       const psi = cube.packet(place, 1, 1);
       expect(psi.reduce((sum, value) => sum + value * value, 0)).toBeCloseTo(1, 6);
       const raw = T.map((_, i) =>
@@ -264,6 +266,6 @@ describe("cube", () => {
   });
 
   it("refuses a variable it does not have", () => {
-    expect(() => cube.at("velocity", cube.place(0, 0), 0)).toThrow("velocity");
+    expect(() => cube.at("velocity", at(cube, 0, 0), 0)).toThrow("velocity");
   });
 });

@@ -1,6 +1,6 @@
 // The numbers of a sweep in the browser, and their interpolation between trained networks.
 
-import type { WireArray, WireCube } from "./contract";
+import type { RefinedMessage, WireArray, WireCube, WireRefined } from "./contract";
 
 /** IEEE half precision to double; browsers without Float16Array need it spelt out. */
 export function fromHalf(bits: number): number {
@@ -13,6 +13,12 @@ export function fromHalf(bits: number): number {
 }
 
 let halves: Float32Array | undefined;
+
+export function decode({ dtype, shape, data }: WireArray): Float32Array {
+  const values = new Float32Array(shape.reduce((a, b) => a * b, 1));
+  decodeInto(values, dtype, data);
+  return values;
+}
 
 function decodeInto(target: Float32Array, dtype: WireArray["dtype"], data: DataView): void {
   // Buffers from a socket need not be aligned, so bytes are copied before they are read as numbers.
@@ -76,7 +82,28 @@ export interface Place {
   weights: readonly number[];
   /** True at a grid point: the numbers are one trained network's, not an interpolation. */
   trained: boolean;
+  /** The refined network whose point it is. */
+  refined?: Refined;
 }
+
+/** What says where a person is among the networks. */
+export interface Point {
+  epsilon: number;
+  regularization: number;
+  model: string;
+}
+
+/** A network between those of the grid; it comes behind them in the numbering. */
+export interface Refined {
+  epsilon: number;
+  regularization: number;
+  epochs: number;
+  finished: number;
+  complete: boolean;
+  stored: Map<string, Float32Array>;
+}
+
+const near = (a: number, b: number) => Math.abs(a - b) <= 1e-9 * Math.max(Math.abs(a), Math.abs(b));
 
 /** One trained network as a place, by its index in the grid. */
 export const single = (network: number): Place => ({
@@ -102,7 +129,12 @@ export class Cube {
   readonly t: readonly number[];
   readonly epochs: number;
   readonly width: number;
+  /** Those of the grid, or models of one's own. */
   readonly networks: number;
+  readonly models: readonly string[];
+  readonly refined: Refined[] = [];
+  /** All networks that were trained to their end. */
+  dots: readonly Place[];
   finished: number;
   momentumLimit: number;
   excessLimit: number;
@@ -119,7 +151,10 @@ export class Cube {
     this.finished = wire.finished;
     this.momentumLimit = wire.momentum_limit;
     this.excessLimit = wire.excess_limit;
-    this.networks = wire.axes.epsilon.length * wire.axes.regularization.length;
+    this.models = wire.axes.model;
+    this.networks =
+      this.models.length || wire.axes.epsilon.length * wire.axes.regularization.length;
+    this.dots = this.listed();
     for (const [name, array] of Object.entries(wire.values)) {
       const size = array.shape.reduce((a, b) => a * b, 1);
       const block = size / (array.shape[0] as number);
@@ -138,8 +173,52 @@ export class Cube {
     this.finished = Math.max(this.finished, epoch + 1);
   }
 
+  /** Replace all refined networks. */
+  setRefined(all: readonly WireRefined[]): void {
+    this.refined.length = 0;
+    for (const { values, ...about } of all) {
+      const decoded = Object.entries(values).map(([name, array]) => [name, decode(array)] as const);
+      this.refined.push({ ...about, stored: new Map(decoded) });
+    }
+    this.dots = this.listed();
+  }
+
+  /** Take in one finished epoch of a refined network; its epoch 0 begins it, perhaps anew. */
+  appendRefined(message: RefinedMessage, buffers: readonly DataView[]): void {
+    const { index, epoch, names, epsilon, regularization, epochs, finished, complete } = message;
+    const stored = epoch > 0 ? this.refined[index]?.stored : new Map<string, Float32Array>();
+    // An epoch of one that a page opened later has not seen the beginning of: the trait has it all.
+    if (!stored) return;
+    this.refined[index] = { epsilon, regularization, epochs, finished, complete, stored };
+    names.forEach((name, i) => {
+      const { dtype, tail } = this.get(name);
+      let values = stored.get(name);
+      if (!values) {
+        values = new Float32Array((epochs + 1) * tail).fill(Number.NaN);
+        stored.set(name, values);
+      }
+      decodeInto(values.subarray(epoch * tail, (epoch + 1) * tail), dtype, buffers[i] as DataView);
+    });
+    this.dots = this.listed();
+  }
+
+  /** The epoch of a refined network that stands for one of the slider's: with the newest of the
+   * grid the newest of its own, of which there may be more or fewer. */
+  reached(refined: Refined, epoch: number): number {
+    const last = refined.finished - 1;
+    return epoch >= this.finished - 1 ? last : Math.min(epoch, last);
+  }
+
   /** The trained networks around a point, with bilinear weights in slider coordinates. */
-  place(epsilon: number, regularization: number): Place {
+  place({ epsilon, regularization, model }: Point): Place {
+    if (this.models.length) return single(Math.max(this.models.indexOf(model), 0));
+    const r = this.refined.findIndex(
+      (one) => near(one.epsilon, epsilon) && near(one.regularization, regularization),
+    );
+    const refined = this.refined[r];
+    if (refined) {
+      return { networks: [this.networks + r], weights: [1], trained: refined.complete, refined };
+    }
     const along = (axis: Axis, value: number): [number, number][] => {
       const position = axis.position(value);
       const i = Math.floor(position);
@@ -162,6 +241,16 @@ export class Cube {
     return { networks, weights, trained: networks.length === 1 };
   }
 
+  /** The trained network of the grid that the lens takes for a point; of two as near the lower. */
+  nearest({ epsilon, regularization }: Point): Pick<Point, "epsilon" | "regularization"> {
+    const snap = (axis: Axis, value: number) =>
+      axis.value(Math.ceil(axis.position(value) - 0.5 - 1e-9));
+    return {
+      epsilon: snap(this.epsilon, epsilon),
+      regularization: snap(this.regularization, regularization),
+    };
+  }
+
   /** Whether the sweep measures the neighbourhoods of the classes, at this epoch or at any. */
   measured(epoch?: number): boolean {
     const stored = this.stored.get("neighborhood_momentum_std");
@@ -172,10 +261,10 @@ export class Cube {
 
   /** One number of one variable at a place, interpolated; `k` indexes the variable's own axis. */
   at(name: string, place: Place, epoch: number, k = 0): number {
-    const { data, block, tail } = this.get(name);
     let sum = 0;
     place.networks.forEach((network, c) => {
-      sum += (place.weights[c] as number) * (data[epoch * block + network * tail + k] as number);
+      const [data, start] = this.find(name, network, epoch);
+      sum += (place.weights[c] as number) * (data[start + k] as number);
     });
     return sum;
   }
@@ -191,11 +280,11 @@ export class Cube {
 
   /** Unit-norm amplitude of the packet at a place, one number for each `t`. */
   packet(place: Place, epoch: number, label: number): Float32Array {
-    const { data, block, tail } = this.get("packet");
     const n = this.t.length;
     const psi = new Float32Array(n);
     place.networks.forEach((network, c) => {
-      const start = epoch * block + network * tail + label * n;
+      const [data, first] = this.find("packet", network, epoch);
+      const start = first + label * n;
       const weight = place.weights[c] as number;
       for (let i = 0; i < n; i++)
         psi[i] = (psi[i] as number) + weight * (data[start + i] as number);
@@ -203,6 +292,23 @@ export class Cube {
     const step = ((this.t[n - 1] as number) - (this.t[0] as number)) / (n - 1);
     const norm = Math.sqrt(psi.reduce((sum, value) => sum + value * value, 0) * step);
     return psi.map((value) => value / norm);
+  }
+
+  private listed(): Place[] {
+    const complete = this.refined.flatMap((refined, r) =>
+      refined.complete ? [{ ...single(this.networks + r), refined }] : [],
+    );
+    return [...Array.from({ length: this.networks }, (_, i) => single(i)), ...complete];
+  }
+
+  /** Where the numbers of a network begin, in which array. */
+  private find(name: string, network: number, epoch: number): [Float32Array, number] {
+    const { data, block, tail } = this.get(name);
+    const refined = this.refined[network - this.networks];
+    if (!refined) return [data, epoch * block + network * tail];
+    const own = refined.stored.get(name);
+    if (!own) throw new Error(`the refined network has no variable ${name}`);
+    return [own, this.reached(refined, epoch) * tail];
   }
 
   private get(name: string): Stored {

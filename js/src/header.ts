@@ -1,16 +1,11 @@
 // Title, progress of the training with its buttons, and the readout line that says it in words.
 
-import type { Command, Run, Traits } from "./contract";
-import type { Cube } from "./cube";
+import type { Commands } from "./commands";
+import type { Run, Traits } from "./contract";
+import type { Cube, Place } from "./cube";
 import { h, percent, setting, significant } from "./dom";
+import { busy } from "./refine";
 import type { Choice } from "./state";
-
-type Send = (command: Command) => void;
-
-/** A command is sent again until the kernel has acted on it: right after a page was reloaded, a
- * notebook may lose messages while it connects its widgets anew. All commands may come twice. */
-const RETRY_MS = 1500;
-const RETRIES = 20;
 
 export class Header {
   readonly element: HTMLElement;
@@ -33,9 +28,11 @@ export class Header {
   private readonly cancel = h("button", { type: "button", class: "qw-cancel" }, "Cancel");
   private readonly train = h("button", { type: "button", class: "qw-train" }, "Train again");
   private phase: Run["phase"] = "empty";
-  private retry: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(private readonly send: Send) {
+  constructor(
+    private readonly commands: Commands,
+    trainAgain: () => void,
+  ) {
     this.element = h(
       "header",
       { class: "qw-header" },
@@ -51,14 +48,14 @@ export class Header {
       ),
     );
     this.pause.addEventListener("click", () =>
-      this.command(this.phase === "paused" ? "resume" : "pause"),
+      commands.ask({ type: this.phase === "paused" ? "resume" : "pause" }),
     );
-    this.cancel.addEventListener("click", () => this.command("cancel"));
-    this.train.addEventListener("click", () => this.command("train"));
+    this.cancel.addEventListener("click", () => commands.ask({ type: "cancel" }));
+    this.train.addEventListener("click", trainAgain);
   }
 
   dispose(): void {
-    clearTimeout(this.retry);
+    this.commands.settle();
   }
 
   setHeading({ title, subtitle }: Traits["heading"]): void {
@@ -67,23 +64,17 @@ export class Header {
   }
 
   setRun({ phase, fraction, message }: Run): void {
-    if (phase !== this.phase) clearTimeout(this.retry);
+    if (phase !== this.phase) this.commands.settle();
     this.phase = phase;
-    const busy = phase === "preparing" || phase === "training" || phase === "paused";
+    const working = busy({ phase, fraction, message });
     const value = Math.round(100 * fraction);
     this.status.textContent = message;
     this.status.classList.toggle("qw-failed", phase === "failed");
     this.bar.style.width = `${value}%`;
     this.progress.setAttribute("aria-valuenow", String(value));
     this.pause.textContent = phase === "paused" ? "Resume" : "Pause";
-    for (const element of [this.progress, this.pause, this.cancel]) element.hidden = !busy;
+    for (const element of [this.progress, this.pause, this.cancel]) element.hidden = !working;
     this.train.hidden = !(phase === "cancelled" || phase === "failed");
-  }
-
-  private command(type: Command["type"], tries = 0): void {
-    clearTimeout(this.retry);
-    this.send({ type });
-    if (tries < RETRIES) this.retry = setTimeout(() => this.command(type, tries + 1), RETRY_MS);
   }
 }
 
@@ -122,7 +113,7 @@ export class Readout {
 
   show(cube: Cube, choice: Choice): void {
     const { label, epoch, attack_epsilon: radius } = choice;
-    const place = cube.place(choice.epsilon, choice.regularization);
+    const place = cube.place(choice);
     const neighborhood = choice.plane === "neighborhood" && cube.measured();
     const at = (name: string) =>
       cube.at(neighborhood ? `neighborhood_${name}` : name, place, epoch, label);
@@ -155,12 +146,24 @@ export class Readout {
       cube.robust(place, epoch, radius, "robust_accuracy_error"),
     );
     this.write("robust", `${robust} at ${setting(radius)}`);
-    this.write("kind", this.kind(place.trained, product, epoch, neighborhood));
+    this.write("kind", this.kind(cube, place, product, epoch, neighborhood));
   }
 
-  private kind(trained: boolean, product: number, epoch: number, neighborhood: boolean): string {
+  private kind(
+    cube: Cube,
+    { trained, refined }: Place,
+    product: number,
+    epoch: number,
+    neighborhood: boolean,
+  ): string {
     if (neighborhood && Number.isNaN(product)) return "neighbourhood not measured at this epoch";
     if (!Number.isFinite(product)) return "undefined: a network diverged or its loss is zero";
+    if (cube.models.length) return "your model";
+    if (refined && epoch > 0) {
+      const done = cube.reached(refined, epoch);
+      return trained ? "refined network" : `being refined, ${done} of ${refined.epochs} epochs`;
+    }
+    if (refined) return "the network it was refined from";
     if (!trained) return "interpolated between trained networks";
     return epoch === 0 ? "untrained network" : "trained network";
   }

@@ -2,11 +2,13 @@
 // view; `render` lays out the page and places the bqplot figures in it.
 
 import type { AnyModel } from "@anywidget/types";
+import { Commands } from "./commands";
 import {
   type EpochMessage,
   MARKS,
   PANELS,
   type Panel,
+  type RefinedMessage,
   type Traits,
   type WireCube,
 } from "./contract";
@@ -14,9 +16,13 @@ import { Controls } from "./controls";
 import { Cube } from "./cube";
 import { h } from "./dom";
 import { Header, Readout } from "./header";
+import { Lens } from "./lens";
 import { drawMarks, type Mark, type Marks } from "./marks";
+import { Models } from "./models";
 import { PhaseSpace } from "./phase";
 import { legend, Plane } from "./plane";
+import { Refine } from "./refine";
+import { Guard, Setup, stakes } from "./setup";
 import { type Choice, Choices } from "./state";
 
 type Changed = ReadonlySet<keyof Choice> | "all";
@@ -52,8 +58,10 @@ class Explorer {
     this.choices = new Choices(model);
     this.choices.onChange((changed) => this.draw(changed));
     model.on("change:cube", () => this.readCube());
-    model.on("msg:custom", (message: EpochMessage, buffers: DataView[]) => {
+    model.on("change:refined", () => this.readRefined());
+    model.on("msg:custom", (message: EpochMessage | RefinedMessage, buffers: DataView[]) => {
       if (message.type === "epoch") this.readEpoch(message, buffers);
+      if (message.type === "refined") this.readRefinedEpoch(message, buffers);
     });
     this.readCube();
   }
@@ -70,8 +78,17 @@ class Explorer {
 
   mount(el: HTMLElement): () => void {
     const { model, choices } = this;
-    const header = new Header((command) => model.send(command));
+    const live = () => model.get("lens").live !== false;
+    const commands = new Commands((request) => model.send(request));
+    const guard = new Guard(commands, () => stakes(this.cube));
+    const header = new Header(commands, () => guard.ask({}));
     const controls = new Controls(choices, model.get("heading"));
+    const models = new Models(choices);
+    const refine = new Refine(choices, commands, live);
+    const setup = new Setup(guard, commands);
+    controls.element.prepend(models.element);
+    controls.element.append(refine.element, setup.element);
+    const lens = new Lens(choices);
     const readout = new Readout();
     const plane = new Plane(choices);
     const phase = new PhaseSpace();
@@ -115,14 +132,22 @@ class Explorer {
       framed("tradeoff"),
       framed("curves"),
       framed("robustness"),
+      lens.element,
     );
     const body = h("div", { class: "qw-body" }, controls.element, panels);
-    const root = h("div", { class: "qw-root" }, header.element, readout.element, body);
+    const root = h(
+      "div",
+      { class: "qw-root" },
+      header.element,
+      guard.element,
+      readout.element,
+      body,
+    );
     el.classList.add("qw-explorer");
     // Keys pressed here belong to the controls, not to the notebook's shortcuts. JupyterLab looks
     // for the mark from the focused element upwards and takes the first selector that matches, so
     // it must stand on every element that can have the focus.
-    for (const element of [el, ...root.querySelectorAll("input, select, button")]) {
+    for (const element of [el, ...root.querySelectorAll("input, select, button, [tabindex]")]) {
       element.setAttribute("data-lm-suppress-shortcuts", "true");
     }
     el.append(root);
@@ -134,26 +159,51 @@ class Explorer {
       if (changed === "all") {
         controls.setCube(cube);
         readout.setCube(cube);
+        models.setCube(cube);
+        root.classList.toggle("qw-of-models", cube.models.length > 0);
       } else controls.show();
+      models.show(choices.now);
+      refine.show(cube, choices.now, model.get("run"));
+      lens.show(cube, choices.now);
       readout.show(cube, choices.now);
       plane.show(cube, choices.now);
       if (changed === "all" || changed.size > 1 || !changed.has("attack_epsilon"))
         phase.show(cube, choices.now);
     };
     const showHeading = () => header.setHeading(model.get("heading"));
-    const showRun = () => header.setRun(model.get("run"));
+    const showRuns = () => setup.show(model.get("runs"), model.get("run"), this.cube, live());
+    const showRun = () => {
+      header.setRun(model.get("run"));
+      if (this.cube) refine.show(this.cube, choices.now, model.get("run"));
+      showRuns();
+    };
+    const looking = new Commands((request) => model.send(request));
+    const showLens = () => {
+      const seen = model.get("lens");
+      if (seen.state !== "empty") looking.settle();
+      lens.setLens(seen);
+    };
     model.on("change:heading", showHeading);
     model.on("change:run", showRun);
+    model.on("change:runs", showRuns);
+    model.on("change:lens", showLens);
     this.views.add(show);
     showHeading();
     showRun();
     show("all");
+    showLens();
+    if (live()) looking.ask({ type: "look" });
+    if (model.get("lens").state !== "empty") looking.settle();
     const removeFigures = this.placeFigures(figures);
 
     return () => {
       this.views.delete(show);
       model.off("change:heading", showHeading);
       model.off("change:run", showRun);
+      model.off("change:runs", showRuns);
+      model.off("change:lens", showLens);
+      looking.settle();
+      lens.dispose();
       header.dispose();
       controls.dispose();
       phase.dispose();
@@ -192,6 +242,17 @@ class Explorer {
   private readCube(): void {
     const wire = this.model.get("cube");
     this.cube = "axes" in wire ? new Cube(wire as WireCube) : null;
+    this.cube?.setRefined(this.model.get("refined"));
+    this.draw("all");
+  }
+
+  private readRefined(): void {
+    this.cube?.setRefined(this.model.get("refined"));
+    this.draw("all");
+  }
+
+  private readRefinedEpoch(message: RefinedMessage, buffers: DataView[]): void {
+    this.cube?.appendRefined(message, buffers);
     this.draw("all");
   }
 

@@ -45,16 +45,22 @@ export function drawMarks(
   const { label, epoch, attack_epsilon: radius } = choice;
   const touched = (...keys: (keyof Choice)[]) =>
     changed === "all" || keys.some((key) => changed.has(key));
-  const place = cube.place(choice.epsilon, choice.regularization);
+  const place = cube.place(choice);
+  const { dots } = cube;
   // Without regularization and at the smallest radius: the clean network wherever the grid has one.
   const reference = single(0);
   const point = (name: string, at: Place) => new Float32Array([cube.at(name, at, epoch, label)]);
   const robust = (at: Place) => new Float32Array([cube.robust(at, epoch, radius)]);
   const clean = (at: Place) => new Float32Array([cube.at("clean_accuracy", at, epoch)]);
   const networks = (value: (at: Place) => number) =>
-    f32(cube.networks, (network) => value(single(network)));
+    f32(dots.length, (dot) => value(dots[dot] as Place));
+  const { refined } = place;
+  const passed = (refined ? cube.reached(refined, epoch) : epoch) + 1;
+  // Epoch by epoch, a refined network's own: not those that stand for the slider's.
+  const reaches = (at: Place, e: number) =>
+    e < Math.min((at.refined ?? cube).finished, cube.finished);
 
-  if (touched("epsilon", "regularization", "label", "epoch")) {
+  if (touched("epsilon", "regularization", "model", "label", "epoch")) {
     const here = (name: string) => cube.at(name, place, epoch, label);
     marks.plane_error.set(
       errorBars(
@@ -70,8 +76,8 @@ export function drawMarks(
       fill: place.trained,
     });
     marks.plane_trail.set({
-      x: f32(epoch + 1, (e) => cube.at("position_std", place, e, label)),
-      y: f32(epoch + 1, (e) => cube.at("momentum_std", place, e, label)),
+      x: f32(passed, (e) => cube.at("position_std", place, e, label)),
+      y: f32(passed, (e) => cube.at("momentum_std", place, e, label)),
     });
   }
   if (touched("label", "epoch")) {
@@ -85,10 +91,10 @@ export function drawMarks(
       y: point("momentum_std", reference),
     });
   }
-  if (cube.measured() && touched("epsilon", "regularization", "label", "epoch")) {
+  if (cube.measured() && touched("epsilon", "regularization", "model", "label", "epoch")) {
     drawNeighborhood(marks, cube, choice, place, reference);
   }
-  if (touched("epsilon", "regularization", "epoch", "attack_epsilon")) {
+  if (touched("epsilon", "regularization", "model", "epoch", "attack_epsilon")) {
     marks.tradeoff_error.set(
       errorBars(
         cube.at("clean_accuracy", place, epoch),
@@ -110,16 +116,18 @@ export function drawMarks(
     });
     marks.tradeoff_reference.set({ x: clean(reference), y: robust(reference) });
   }
-  if (touched("epsilon", "regularization", "attack_epsilon")) {
+  if (touched("epsilon", "regularization", "model", "attack_epsilon")) {
     const x = f32(cube.finished, (e) => e);
     const curve = (value: (at: Place, e: number) => number) =>
-      [reference, place].map((at) => f32(cube.finished, (e) => value(at, e)));
+      [reference, place].map((at) =>
+        f32(cube.finished, (e) => (reaches(at, e) ? value(at, e) : Number.NaN)),
+      );
     if (touched("epsilon", "regularization")) {
       marks.curves_clean.set({ x, y: curve((at, e) => cube.at("clean_accuracy", at, e)) });
     }
     marks.curves_robust.set({ x, y: curve((at, e) => cube.robust(at, e, radius)) });
   }
-  if (touched("epsilon", "regularization", "epoch")) {
+  if (touched("epsilon", "regularization", "model", "epoch")) {
     const x = Float32Array.from(cube.attack.values);
     const along = (value: (k: number) => number) => f32(x.length, value);
     const robustAt = (at: Place, k: number) => cube.at("robust_accuracy", at, epoch, k);
@@ -160,10 +168,7 @@ function drawNeighborhood(
       f32(measured.length, (i) => read(quantity, ...(measured[i] as [Place, number])));
     return { x: values("position_std"), y: values("momentum_std") };
   };
-  const networks = Array.from({ length: cube.networks }, (_, i): [Place, number] => [
-    single(i),
-    epoch,
-  ]);
+  const networks = cube.dots.map((dot): [Place, number] => [dot, epoch]);
   const now = points([[place, epoch]]);
   marks.neighborhood_now.set({ ...now, fill: place.trained });
   marks.neighborhood_networks.set(points(networks));

@@ -94,7 +94,7 @@ export class PhaseSpace {
       this.transform = new PhaseTransform(cube.t, this.momenta);
     }
 
-    const place = cube.place(choice.epsilon, choice.regularization);
+    const place = cube.place(choice);
     const psi = cube.packet(place, choice.epoch, choice.label);
     const reference = cube.packet(single(0), choice.epoch, choice.label);
     this.drawHeat(frame, this.transform.wigner(psi), cube.t, span);
@@ -255,7 +255,7 @@ export class PhaseSpace {
   }
 }
 
-function parseColor(text: string): number[] {
+export function parseColor(text: string): number[] {
   const hex = text.trim().replace("#", "");
   return [0, 2, 4].map((i) => Number.parseInt(hex.slice(i, i + 2), 16));
 }

@@ -11,6 +11,8 @@ export const CHOICES = [
   "epoch",
   "attack_epsilon",
   "plane",
+  "model",
+  "image",
 ] as const;
 export type Choice = Pick<Traits, (typeof CHOICES)[number]>;
 const REST_MS = 120;

@@ -1,4 +1,4 @@
-"""Runs a sweep on a worker thread and reports to one listener."""
+"""Runs long work on a worker thread, and the newest of many small requests on another."""
 
 from __future__ import annotations
 
@@ -7,14 +7,23 @@ import sys
 import threading
 import time
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Literal, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from qwidgets.sweep import Progress, Sweep
-
-Phase = Literal["empty", "preparing", "training", "paused", "done", "cancelled", "failed"]
+Phase = Literal[
+    "empty",
+    "preparing",
+    "training",
+    "refining",
+    "measuring",
+    "paused",
+    "done",
+    "cancelled",
+    "failed",
+]
 
 # Reports a second; more cannot be seen and would crowd the link to the browser.
 _RATE = 15.0
@@ -24,34 +33,75 @@ _RATE = 15.0
 _NICENESS = 19
 
 
-class Listener(Protocol):
-    """Takes the reports of a `Runner`; called on its thread, one call at a time."""
+class Step(Protocol):
+    """What an iterator of long work yields after every unit."""
 
-    def on_progress(self, phase: Phase, fraction: float, message: str) -> None:
-        """Show how far the run is."""
+    @property
+    def fraction(self) -> float:
+        """Share of all work that is done."""
 
-    def on_epoch(self, sweep: Sweep) -> None:
-        """Show what is finished, after every epoch."""
+
+S = TypeVar("S", bound=Step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Generic[S]):
+    """Long work for a `Runner`, and how to speak of it.
+
+    Attributes
+    ----------
+    phase : Phase
+        What the run is in while it works.
+    start : callable
+        Returns the iterator. Called on the worker thread, so that what it imports does not hold up
+        the notebook.
+    show : callable
+        Takes every step, on the worker thread.
+    place : callable
+        Says where a step is: "epoch 3".
+    title : callable
+        Says what a step does: "Epoch 3 of 20".
+    kept : callable
+        What is told after a cancel, of what stays: "; epochs 0 to 3 are kept", or nothing.
+    done : callable
+        Says what has been done: "Trained 20 epochs".
+    """
+
+    phase: Phase
+    start: Callable[[], Generator[S]]
+    show: Callable[[S], None]
+    place: Callable[[S], str]
+    title: Callable[[S], str]
+    kept: Callable[[], str]
+    done: Callable[[], str]
 
 
 class Runner:
-    """One run of a sweep on a thread of its own, which can be paused and cancelled.
+    """One run of a job on a thread of its own, which can be paused and cancelled.
+
+    It is held or stopped at the next evaluation of a network, also in the middle of a unit of work
+    (`qwidgets.gate`).
 
     Parameters
     ----------
-    start : callable
-        Returns the iterator of the sweep. Called on the worker thread, so that what it imports does
-        not hold up the notebook.
-    listener : Listener
-        Takes the reports.
+    job : Job
+        What to do.
+    report : callable
+        Takes phase, fraction and a message; called on the worker thread, one call at a time.
     """
 
-    def __init__(self, start: Callable[[], Generator[Progress]], listener: Listener) -> None:
-        self._start = start
-        self._listener = listener
+    def __init__(self, job: Job[Any], report: Callable[[Phase, float, str], None]) -> None:
+        self._job = job
+        self._report = report
         self._go = threading.Event()
         self._go.set()
         self._cancelled = threading.Event()
+        # Held while the run is: of several threads at the gate, one tells of it.
+        self._holding = threading.Lock()
+        self._held = 0.0
+        self._fraction = 0.0
+        self._place = "the preparation"
+        self._message = "Preparing: loading PyTorch and the data"
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="qwidgets-training", daemon=True)
 
@@ -59,8 +109,13 @@ class Runner:
         """Start the thread."""
         self._thread.start()
 
+    @property
+    def job(self) -> Job[Any]:
+        """What is done."""
+        return self._job
+
     def pause(self) -> None:
-        """Stop before the next unit of work."""
+        """Hold the work at the next evaluation of a network."""
         self._go.clear()
 
     def resume(self) -> None:
@@ -68,7 +123,7 @@ class Runner:
         self._go.set()
 
     def cancel(self) -> None:
-        """End the run before the next unit of work; finished epochs stay."""
+        """End the run at the next evaluation of a network; what is finished stays."""
         self._cancelled.set()
         self._go.set()
 
@@ -79,39 +134,58 @@ class Runner:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        report = self._listener.on_progress
         try:
-            report("preparing", 0.0, "Preparing: loading PyTorch and the data")
+            self._report("preparing", 0.0, self._message)
             with giving_way():
-                self._train()
+                self._stopped_or_done()
         except Exception as error:  # noqa: BLE001 - shown in the widget and raised again by wait()
             self.error = error
-            report("failed", 0.0, f"{type(error).__name__}: {error}")
+            self._report("failed", 0.0, f"{type(error).__name__}: {error}")
 
-    def _train(self) -> None:
-        report = self._listener.on_progress
-        last_report, working, resumed, epoch = 0.0, 0.0, time.monotonic(), 0
-        with closing(self._start()) as steps:
+    def _stopped_or_done(self) -> None:
+        from qwidgets.gate import Stopped, gated
+
+        try:
+            with gated(self._check):
+                self._work()
+        except Stopped:
+            told = f"Cancelled in {self._place}{self._job.kept()}"
+            self._report("cancelled", self._fraction, told)
+
+    def _work(self) -> None:
+        job, last_report = self._job, 0.0
+        begun = time.monotonic()
+        with closing(job.start()) as steps:
             for step in steps:
-                if step.sweep is not None:
-                    epoch = step.epoch
-                    self._listener.on_epoch(step.sweep)
-                working += time.monotonic() - resumed
+                self._fraction, self._place = step.fraction, job.place(step)
+                job.show(step)
+                now = time.monotonic()
+                working = now - begun - self._held
+                left = working * (1 - step.fraction) / max(step.fraction, 1e-3)
+                told = f" · {_duration(working)}, {_duration(left)} left" if working > 1 else ""
+                self._message = f"{job.title(step)}{told}"
+                self._check()
+                if now - last_report >= 1 / _RATE:
+                    last_report = now
+                    self._report(job.phase, step.fraction, self._message)
+        working = time.monotonic() - begun - self._held
+        self._report("done", 1.0, f"{job.done()} in {_duration(working)}")
+
+    def _check(self) -> None:
+        """Wait while the run is paused; raise where it is cancelled. Networks call it too."""
+        if not self._go.is_set():
+            with self._holding:
                 if not self._go.is_set():
-                    report("paused", step.fraction, f"Paused in epoch {step.epoch}")
+                    began = time.monotonic()
+                    self._report("paused", self._fraction, f"Paused in {self._place}")
                     self._go.wait()
-                resumed = time.monotonic()
-                if self._cancelled.is_set():
-                    kept = f"; epochs 0 to {epoch} are kept" if epoch else ""
-                    report("cancelled", step.fraction, f"Cancelled in epoch {step.epoch}{kept}")
-                    return
-                if resumed - last_report >= 1 / _RATE:
-                    last_report = resumed
-                    left = working * (1 - step.fraction) / max(step.fraction, 1e-3)
-                    told = f" · {_duration(left)} left" if working > 1 else ""
-                    message = f"Epoch {step.epoch} of {step.epochs}{told}"
-                    report("training", step.fraction, message)
-        report("done", 1.0, f"Trained {epoch} epochs in {_duration(working)}")
+                    self._held += time.monotonic() - began
+                    if not self._cancelled.is_set():
+                        self._report(self._job.phase, self._fraction, self._message)
+        if self._cancelled.is_set():
+            from qwidgets.gate import Stopped
+
+            raise Stopped
 
 
 def _duration(seconds: float) -> str:
@@ -128,8 +202,77 @@ def giving_way() -> Iterator[None]:
     """
     from qwidgets.sweep import one_core_spared  # loads PyTorch
 
+    _lower_priority()
+    with one_core_spared():
+        yield
+
+
+def _lower_priority() -> None:
     if sys.platform == "linux":
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-    with one_core_spared():
-        yield
+
+
+R = TypeVar("R")
+
+
+class Latest(Generic[R]):
+    """Works on the newest request; an older one is dropped in the middle.
+
+    The thread lives only while there is work.
+
+    Parameters
+    ----------
+    work : callable
+        Does a request in small steps, on the worker thread.
+    failed : callable
+        Takes the request and what the work raised.
+    """
+
+    def __init__(
+        self, work: Callable[[R], Generator[None]], failed: Callable[[R, Exception], None]
+    ) -> None:
+        self._work = work
+        self._failed = failed
+        self._wanted: list[R] = []  # one place
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def ask(self, request: R) -> None:
+        """Put a request in the place of one that is still waiting or being worked on."""
+        with self._changed:
+            if self._closed:
+                return
+            self._wanted = [request]
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="qwidgets-lens", daemon=True)
+                self._thread.start()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is left to do; False if it takes longer than ``timeout`` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._thread is None, timeout)
+
+    def close(self) -> None:
+        """Drop everything, and take no more."""
+        with self._changed:
+            self._closed = True
+            self._wanted = []
+
+    def _run(self) -> None:
+        _lower_priority()
+        while True:
+            with self._changed:
+                if not self._wanted:
+                    self._thread = None
+                    self._changed.notify_all()
+                    return
+                request = self._wanted.pop()
+            try:
+                with closing(self._work(request)) as steps:
+                    for _ in steps:
+                        if self._wanted or self._closed:
+                            break
+            except Exception as error:  # noqa: BLE001 - shown in the widget
+                self._failed(request, error)

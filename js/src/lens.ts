@@ -1,0 +1,401 @@
+// The attack lens: an image, what the attack does to it, what the network says of both, and the
+// spreads of every pixel. The kernel computes it; hovering a pixel reads it in all pictures at once.
+
+import type { Traits, WireLens } from "./contract";
+import type { Cube } from "./cube";
+import { h, percent, setting, significant } from "./dom";
+import { withError } from "./header";
+import { type Reading, Seen } from "./pixels";
+import type { Choice, Choices } from "./state";
+import { onTheme, RAMPS, type Ramp, ramp } from "./theme";
+
+/** Classes whose probabilities are shown, at most. */
+const BARS = 10;
+const CHANNELS = ["R", "G", "B"];
+
+/** One of the pictures side by side, with a bar that tells its colours. */
+class Picture {
+  private readonly canvas = h("canvas", { role: "img" });
+  private readonly mark = h("i", { class: "qw-lens-mark", hidden: true });
+  readonly cells = h("div", { class: "qw-lens-cells" }, this.canvas, this.mark);
+  private readonly bar = h("canvas", { class: "qw-lens-bar", "aria-hidden": true });
+  private readonly low = h("span");
+  private readonly high = h("span");
+  private readonly scale = h("div", { class: "qw-lens-scale" }, this.low, this.bar, this.high);
+  private readonly caption = h("figcaption");
+  readonly element: HTMLElement;
+
+  constructor(css: string) {
+    const frame = h("div", { class: "qw-lens-frame" }, this.cells);
+    const attributes = { class: `qw-lens-picture ${css}` };
+    this.element = h("figure", attributes, frame, this.caption, this.scale);
+  }
+
+  caps(text: string): void {
+    this.caption.textContent = text;
+    this.canvas.setAttribute("aria-label", text);
+  }
+
+  /** Draw one colour for each pixel, and the bar beneath; none leaves the place empty. */
+  draw(
+    { layout: { width, height, image } }: Seen,
+    color: ((pixel: number) => readonly number[]) | null,
+    bar?: { colors: Ramp; low: string; high: string },
+  ): void {
+    this.cells.classList.toggle("qw-lens-none", !color);
+    const long = Math.max(width, height);
+    const share = (side: number) => (image ? `${(100 * side) / long}%` : "100%");
+    this.cells.style.width = share(width);
+    this.cells.style.height = share(height);
+    if (color) paint(this.canvas, width, height, color);
+    this.scale.classList.toggle("qw-away", !bar);
+    if (!bar) return;
+    const steps = 64;
+    paint(this.bar, steps, 1, (i) => bar.colors(i / (steps - 1)));
+    this.low.textContent = bar.low;
+    this.high.textContent = bar.high;
+  }
+
+  /** Outline a pixel, or none. */
+  point({ layout: { width, height } }: Seen, pixel: number | null): void {
+    this.mark.hidden = pixel === null;
+    if (pixel === null) return;
+    const { style } = this.mark;
+    style.left = `${(100 * (pixel % width)) / width}%`;
+    style.top = `${(100 * Math.floor(pixel / width)) / height}%`;
+    style.width = `${100 / width}%`;
+    style.height = `${100 / height}%`;
+  }
+}
+
+function paint(
+  canvas: HTMLCanvasElement,
+  width: number,
+  height: number,
+  color: (pixel: number) => readonly number[],
+): void {
+  canvas.width = width;
+  canvas.height = height;
+  const picture = new ImageData(width, height);
+  for (let i = 0; i < width * height; i++) picture.data.set([...color(i), 255], 4 * i);
+  canvas.getContext("2d")?.putImageData(picture, 0, 0);
+}
+
+export class Lens {
+  private readonly pictures = {
+    image: new Picture("qw-lens-image"),
+    perturbation: new Picture("qw-lens-perturbation"),
+    attacked: new Picture("qw-lens-attacked"),
+    position: new Picture("qw-lens-position"),
+    momentum: new Picture("qw-lens-momentum"),
+  };
+  private readonly rows = h("ol", { class: "qw-lens-classes" });
+  private readonly note = h("span", { class: "qw-note" });
+  private readonly readout = h("p", { class: "qw-lens-readout", "aria-live": "polite" });
+  private readonly back = step("qw-lens-back", "‹", "Previous test image of the class");
+  private readonly next = step("qw-lens-next", "›", "Next test image of the class");
+  private readonly which = h("span", { class: "qw-lens-which" });
+  private readonly strip = h(
+    "div",
+    {
+      class: "qw-lens-strip",
+      tabindex: 0,
+      role: "group",
+      "aria-label": "Pixels; the arrow keys read one after another",
+    },
+    ...Object.values(this.pictures).map(({ element }) => element),
+  );
+  private readonly missing = h("p", { class: "qw-missing qw-lens-missing" });
+  private readonly body = h(
+    "div",
+    { class: "qw-lens-body" },
+    this.strip,
+    h("div", { class: "qw-lens-said" }, h("p", {}, "class probabilities"), this.rows),
+  );
+  readonly element = h(
+    "section",
+    { class: "qw-panel qw-lens", "aria-label": "Attack lens" },
+    h(
+      "div",
+      { class: "qw-panel-head" },
+      h("h3", {}, "Attack lens"),
+      this.note,
+      h("span", { class: "qw-lens-choose" }, this.back, this.which, this.next),
+    ),
+    h("div", { class: "qw-stack" }, this.body, this.missing),
+    this.readout,
+  );
+  private seen: Seen | null = null;
+  private pixel: number | null = null;
+  private labels: readonly string[] = [];
+  private cube: Cube | null = null;
+  private choice: Choice | null = null;
+  /** Whether the sliders ask for something else than was seen. */
+  private elsewhere = false;
+  private readonly forget: () => void;
+
+  constructor(private readonly choices: Choices) {
+    this.back.addEventListener("click", () => this.turn(-1));
+    this.next.addEventListener("click", () => this.turn(1));
+    for (const { cells } of Object.values(this.pictures)) {
+      cells.addEventListener("pointermove", (event) => this.point(this.under(cells, event)));
+      cells.addEventListener("pointerleave", () => this.point(null));
+    }
+    this.strip.addEventListener("keydown", (event) => this.walk(event));
+    this.strip.addEventListener("blur", () => this.point(null));
+    this.forget = onTheme(() => this.redraw());
+  }
+
+  dispose(): void {
+    this.forget();
+  }
+
+  /** Show what the kernel saw. */
+  setLens(lens: Traits["lens"]): void {
+    this.seen = lens.state === "ready" ? new Seen(lens) : null;
+    if (this.seen && this.pixel !== null && this.pixel >= this.seen.pixels) this.pixel = null;
+    this.missing.textContent = why(lens);
+    this.missing.hidden = this.seen !== null;
+    this.body.classList.toggle("qw-away", this.seen === null);
+    this.redraw();
+    this.tell();
+  }
+
+  /** Note where the sliders are: what was seen may be of another place. */
+  show(cube: Cube, choice: Choice): void {
+    this.labels = cube.labels;
+    this.cube = cube;
+    this.choice = { ...choice };
+    this.tell();
+  }
+
+  private turn(by: number): void {
+    const { seen } = this;
+    if (!seen) return;
+    const { image = 0, images = 1 } = seen.of;
+    this.choices.choose({ image: (image + by + images) % images });
+  }
+
+  private redraw(): void {
+    const { seen, pictures } = this;
+    if (!seen) return;
+    const [low, high] = seen.range;
+    const { channels } = seen.layout;
+    const byte = (value: number) => (255 * (value - low)) / (high - low);
+    const picture = (values: Float32Array, brightness: (value: number) => number) => {
+      const at = (pixel: number, c: number) =>
+        brightness(values[c * seen.pixels + pixel] as number);
+      if (channels === 3) return (pixel: number) => [0, 1, 2].map((c) => at(pixel, c));
+      return (pixel: number) => {
+        let sum = 0;
+        for (let c = 0; c < channels; c++) sum += at(pixel, c);
+        return [sum / channels, sum / channels, sum / channels];
+      };
+    };
+    const grey: Ramp = (share) => [255 * share, 255 * share, 255 * share];
+    const ends = { low: significant(low, 2), high: significant(high, 2) };
+    pictures.image.caps(`image, class ${this.name(seen.of.label ?? 0)}`);
+    pictures.image.draw(seen, picture(seen.image, byte), { colors: grey, ...ends });
+    pictures.attacked.caps("attacked image");
+    pictures.attacked.draw(seen, picture(seen.attacked, byte), { colors: grey, ...ends });
+
+    const most = (high - low) / 2 / seen.amplification;
+    const zero = seen.perturbation.every((value) => value === 0);
+    pictures.perturbation.caps(
+      zero ? "no perturbation" : `perturbation, shown × ${significant(seen.amplification, 2)}`,
+    );
+    const diverging = ramp(this.element, RAMPS.diverging);
+    const share = (value: number) => (zero ? 0.5 : 0.5 + value / (2 * most));
+    const colored =
+      channels === 3
+        ? picture(seen.perturbation, (value) => 255 * share(value))
+        : (pixel: number) => {
+            let sum = 0;
+            for (let c = 0; c < channels; c++) {
+              sum += seen.perturbation[c * seen.pixels + pixel] as number;
+            }
+            return diverging(share(sum / channels));
+          };
+    const side = significant(most, 2);
+    const signed = { colors: channels === 3 ? grey : diverging, low: `−${side}`, high: `+${side}` };
+    pictures.perturbation.draw(seen, colored, zero ? undefined : signed);
+
+    const sequential = ramp(this.element, RAMPS.sequential);
+    const overall = channels > 1 ? ", rms of channels" : "";
+    for (const [part, name, text, unit] of [
+      [pictures.position, "position_std", "position σx", "input units"],
+      [pictures.momentum, "momentum_std", "momentum σp", "1 / input units"],
+    ] as const) {
+      const values = seen.spread(name);
+      part.caps(`${text} (${unit}${overall})`);
+      if (!values) {
+        part.draw(seen, null);
+        continue;
+      }
+      const [least, largest] = [Math.min(...values), Math.max(...values)];
+      const span = largest - least || 1;
+      part.draw(seen, (pixel) => sequential(((values[pixel] as number) - least) / span), {
+        colors: sequential,
+        low: significant(least, 2),
+        high: significant(largest, 2),
+      });
+    }
+    this.drawClasses(seen);
+    this.point(this.pixel);
+  }
+
+  private drawClasses(seen: Seen): void {
+    const bar = (css: string, value: number) => {
+      const fill = h("i", { class: css });
+      fill.style.width = `${100 * value}%`;
+      return fill;
+    };
+    const shown = seen.leading(BARS);
+    this.rows.replaceChildren(
+      ...shown.map((c) => {
+        const clean = seen.probability[c] as number;
+        const attacked = seen.attackedProbability[c] as number;
+        const title = `${this.name(c)}: clean ${percent(clean)}, attacked ${percent(attacked)}`;
+        return h(
+          "li",
+          { title, class: c === seen.of.label ? "qw-lens-true" : undefined },
+          h("span", {}, this.name(c)),
+          h("div", {}, bar("qw-lens-clean", clean), bar("qw-lens-after", attacked)),
+          h("span", {}, `${percent(clean, 0)} → ${percent(attacked, 0)}`),
+        );
+      }),
+    );
+    const all = seen.probability.length;
+    if (all > BARS)
+      this.rows.append(h("li", { class: "qw-lens-more" }, `the ${BARS} most probable of ${all}`));
+  }
+
+  private tell(): void {
+    const { seen, choice, cube } = this;
+    const of = seen?.of;
+    this.elsewhere = Boolean(of && choice && cube && elsewhere(of, choice, cube));
+    const { image = 0, images = 0 } = of ?? {};
+    this.which.textContent = images ? `image ${image + 1} of ${images}` : "";
+    const fixed = of?.live === false;
+    for (const button of [this.back, this.next]) button.disabled = images < 2 || fixed;
+    this.note.textContent = of ? whose(of) : "";
+    this.element.classList.toggle("qw-lens-elsewhere", this.elsewhere);
+    if (this.pixel === null) this.readout.textContent = this.verdict();
+  }
+
+  /** What the attack came to, in words. */
+  private verdict(): string {
+    const { seen } = this;
+    if (!seen) return "";
+    const top = (values: Float32Array) => values.indexOf(Math.max(...values));
+    const [a, b] = [top(seen.probability), top(seen.attackedProbability)];
+    const says = (c: number, values: Float32Array) =>
+      c < 0 ? "nothing" : `${this.name(c)} (${percent(values[c] as number)})`;
+    const radius = setting(seen.of.attack_epsilon ?? 0);
+    const before = says(a, seen.probability);
+    const after = says(b, seen.attackedProbability);
+    const told = `Clean it is read as ${before}, attacked at radius ${radius} as ${after}. `;
+    const stays = "This page has no kernel: the lens stays with this network and image.";
+    if (seen.of.live === false && this.elsewhere) return told + stays;
+    return told + (seen.of.message || "Point at a pixel to read it.");
+  }
+
+  private name(c: number): string {
+    return this.labels[c] ?? String(c);
+  }
+
+  private under(cells: HTMLElement, event: PointerEvent): number | null {
+    const { seen } = this;
+    if (!seen) return null;
+    const { width, height } = seen.layout;
+    const box = cells.getBoundingClientRect();
+    const x = Math.floor(((event.clientX - box.left) / box.width) * width);
+    const y = Math.floor(((event.clientY - box.top) / box.height) * height);
+    return x >= 0 && x < width && y >= 0 && y < height ? y * width + x : null;
+  }
+
+  private walk(event: KeyboardEvent): void {
+    const { seen } = this;
+    if (!seen) return;
+    const { width, height } = seen.layout;
+    const steps: Record<string, [number, number]> = {
+      ArrowLeft: [-1, 0],
+      ArrowRight: [1, 0],
+      ArrowUp: [0, -1],
+      ArrowDown: [0, 1],
+    };
+    const move = steps[event.key];
+    if (event.key === "Escape") this.point(null);
+    if (!move) return;
+    event.preventDefault();
+    const now = this.pixel ?? -1;
+    const clamp = (value: number, size: number) => Math.min(Math.max(value, 0), size - 1);
+    const x = now < 0 ? 0 : clamp((now % width) + move[0], width);
+    const y = now < 0 ? 0 : clamp(Math.floor(now / width) + move[1], height);
+    this.point(y * width + x);
+  }
+
+  private point(pixel: number | null): void {
+    const { seen } = this;
+    if (!seen) return;
+    this.pixel = pixel;
+    for (const picture of Object.values(this.pictures)) picture.point(seen, pixel);
+    this.readout.textContent = pixel === null ? this.verdict() : describe(seen, pixel);
+  }
+}
+
+/** A pixel's numbers in one line. */
+export function describe(seen: Seen, pixel: number): string {
+  const { width, channels, image } = seen.layout;
+  const reading: Reading = seen.at(pixel);
+  const channel = (c: number) => (channels === 1 ? "" : `${channels === 3 ? CHANNELS[c] : c} `);
+  const list = (values: string[]) => values.map((text, c) => channel(c) + text).join(", ");
+  const plain = (values: number[]) => list(values.map((value) => signed(value, false)));
+  const place = image
+    ? `row ${Math.floor(pixel / width) + 1}, column ${(pixel % width) + 1}`
+    : `coordinate ${pixel + 1}`;
+  const parts = [
+    place,
+    `image ${plain(reading.image)}`,
+    `perturbation ${list(reading.perturbation.map((value) => signed(value, true)))}`,
+    `attacked ${plain(reading.attacked)}`,
+  ];
+  if (reading.position && reading.momentum) {
+    const spread = (values: [number, number][]) => list(values.map((pair) => withError(...pair)));
+    parts.push(`σx ${spread(reading.position)}`, `σp ${spread(reading.momentum)}`);
+  }
+  return parts.join(" · ");
+}
+
+function signed(value: number, plus: boolean): string {
+  const text = significant(Math.abs(value), 3);
+  return `${value < 0 ? "−" : plus && value > 0 ? "+" : ""}${text}`;
+}
+
+function whose(of: WireLens): string {
+  const { epsilon = 0, regularization = 0, kind, model, epoch = 0 } = of;
+  if (kind === "own") return `of ${model}`;
+  const what = kind === "refined" ? "refined" : "trained";
+  const point = `ε ${setting(epsilon)}, λ ${setting(regularization)}`;
+  return `of the ${what} network at ${point}, after epoch ${epoch}`;
+}
+
+/** Whether a choice asks for another network, image or attack than was seen. */
+function elsewhere(of: WireLens, choice: Choice, cube: Cube): boolean {
+  const differs = (a: number | undefined, b: number) => Math.abs((a ?? 0) - b) > 1e-9;
+  if (of.label !== choice.label || differs(of.attack_epsilon, choice.attack_epsilon)) return true;
+  if (cube.models.length) return of.model !== choice.model;
+  const point = cube.place(choice).refined ?? cube.nearest(choice);
+  return differs(of.epsilon, point.epsilon) || differs(of.regularization, point.regularization);
+}
+
+function why({ state, message, live }: WireLens): string {
+  if (state === "ready") return "";
+  if (message) return message;
+  if (live === false) return "This page was written without looking through the lens.";
+  return "Looking through the lens …";
+}
+
+function step(css: string, text: string, label: string): HTMLButtonElement {
+  return h("button", { type: "button", class: css, "aria-label": label, disabled: true }, text);
+}
