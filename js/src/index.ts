@@ -5,6 +5,7 @@ import type { AnyModel } from "@anywidget/types";
 import {
   type EpochMessage,
   MARKS,
+  type MarkName,
   PANELS,
   type Panel,
   type Traits,
@@ -13,10 +14,13 @@ import {
 import { Controls } from "./controls";
 import { Cube } from "./cube";
 import { h } from "./dom";
+import { FigureReader } from "./figure";
 import { Header, Readout } from "./header";
+import { Hover } from "./hover";
 import { drawMarks, type Mark, type Marks } from "./marks";
 import { PhaseSpace } from "./phase";
-import { legend, Plane } from "./plane";
+import { Plane } from "./plane";
+import { seriesOf } from "./readings";
 import { type Choice, Choices } from "./state";
 
 type Changed = ReadonlySet<keyof Choice> | "all";
@@ -28,8 +32,12 @@ interface FigureView {
   remove(): void;
 }
 
+interface FigureModel {
+  get(name: "marks"): Mark[];
+}
+
 interface Manager {
-  get_model(id: string): Promise<Mark>;
+  get_model(id: string): Promise<Mark & FigureModel>;
   create_view(model: unknown): Promise<FigureView>;
 }
 
@@ -42,11 +50,20 @@ const TITLES = {
   robustness: "Robust accuracy",
 };
 
+/** Let the arrow keys read the values of a panel, as the pointer does. */
+function makeReadable(area: HTMLElement, title: string): void {
+  area.tabIndex = 0;
+  area.setAttribute("role", "group");
+  area.setAttribute("aria-label", `${title}: the arrow keys read its values`);
+}
+
 class Explorer {
   private readonly choices: Choices;
   private readonly views = new Set<(changed: Changed) => void>();
   private cube: Cube | null = null;
   private marks: Marks | null = null;
+  /** Place of each mark among those of its figure. */
+  private readonly order = new Map<MarkName, number>();
 
   constructor(private readonly model: AnyModel<Traits>) {
     this.choices = new Choices(model);
@@ -61,10 +78,18 @@ class Explorer {
   async link(): Promise<void> {
     const manager = managerOf(this.model);
     const references = this.model.get("marks");
-    const models = await Promise.all(
+    const models: Mark[] = await Promise.all(
       MARKS.map((name) => manager.get_model(idOf(references[name]))),
     );
     this.marks = Object.fromEntries(MARKS.map((name, i) => [name, models[i]])) as Marks;
+    const figures = this.model.get("figures");
+    for (const panel of PANELS) {
+      const inside = (await manager.get_model(idOf(figures[panel]))).get("marks");
+      for (const name of MARKS) {
+        const index = inside.indexOf(this.marks[name]);
+        if (index >= 0) this.order.set(name, index);
+      }
+    }
     this.draw("all");
   }
 
@@ -109,20 +134,35 @@ class Explorer {
       panel(
         "qw-phase-space",
         "Phase space",
-        ["Wigner function · ", legend("−1/π", "1/π", "qw-wigner-bar")],
+        ["Wigner function W; negative: not classical"],
         phase.element,
       ),
       framed("tradeoff"),
       framed("curves"),
       framed("robustness"),
     );
+    const series = (name: Panel) => (this.cube ? seriesOf(name, this.cube, choices.now) : []);
+    const readers = PANELS.map((name) => {
+      const area = figures[name];
+      const described =
+        name === "plane" || name === "neighborhood" ? "Uncertainty plane" : TITLES[name];
+      makeReadable(area, described);
+      const placed = () =>
+        series(name).flatMap((one) => {
+          const index = this.order.get(one.mark);
+          return index === undefined ? [] : [{ index, series: one }];
+        });
+      return new FigureReader(area, placed, name === "curves" || name === "robustness");
+    });
+    makeReadable(phase.area, "Phase space");
     const body = h("div", { class: "qw-body" }, controls.element, panels);
     const root = h("div", { class: "qw-root" }, header.element, readout.element, body);
+    const hover = new Hover(root, [...readers, phase]);
     el.classList.add("qw-explorer");
     // Keys pressed here belong to the controls, not to the notebook's shortcuts. JupyterLab looks
     // for the mark from the focused element upwards and takes the first selector that matches, so
     // it must stand on every element that can have the focus.
-    for (const element of [el, ...root.querySelectorAll("input, select, button")]) {
+    for (const element of [el, ...root.querySelectorAll("input, select, button, [tabindex]")]) {
       element.setAttribute("data-lm-suppress-shortcuts", "true");
     }
     el.append(root);
@@ -139,6 +179,7 @@ class Explorer {
       plane.show(cube, choices.now);
       if (changed === "all" || changed.size > 1 || !changed.has("attack_epsilon"))
         phase.show(cube, choices.now);
+      hover.refresh();
     };
     const showHeading = () => header.setHeading(model.get("heading"));
     const showRun = () => header.setRun(model.get("run"));
@@ -157,6 +198,7 @@ class Explorer {
       header.dispose();
       controls.dispose();
       phase.dispose();
+      hover.dispose();
       removeFigures();
     };
   }
