@@ -106,5 +106,5 @@ def test_messages_have_the_fields_of_the_contract(source):
 
 def test_commands_of_the_browser_are_methods(source):
     commands = strings(re.search(r"type Command = \{ type:([^}]*)\}", source)[1])
-    assert sorted(commands) == ["cancel", "pause", "resume", "train"]
+    assert sorted(commands) == ["cancel", "dismiss", "pause", "resume", "train"]
     assert all(callable(getattr(Explorer, command)) for command in commands)

@@ -81,13 +81,15 @@ export interface Traits {
   /** Empty before the first epoch. */
   cube: WireCube | Record<string, never>;
   run: Run;
+  /** What went wrong in the kernel beside the training; empty if nothing did. */
+  problem: string;
   heading: { title: string; subtitle: string; regularizer: string };
   figures: Record<Panel, string>;
   marks: Record<MarkName, string>;
 }
 
 /** Browser to kernel. */
-export type Command = { type: "train" | "pause" | "resume" | "cancel" };
+export type Command = { type: "train" | "pause" | "resume" | "cancel" | "dismiss" };
 
 /** Kernel to browser: one finished epoch; the buffers follow the order of `names`. */
 export interface EpochMessage {

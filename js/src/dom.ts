@@ -10,7 +10,9 @@ export function h<K extends keyof HTMLElementTagNameMap>(
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (value === undefined || value === false) continue;
-    element.setAttribute(name, value === true ? "" : String(value));
+    // An attribute of ARIA says "true"; one of HTML is there or not.
+    const bare = value === true && !name.startsWith("aria-");
+    element.setAttribute(name, bare ? "" : String(value));
   }
   element.append(...children);
   return element;

@@ -54,7 +54,11 @@ export class Header {
       this.command(this.phase === "paused" ? "resume" : "pause"),
     );
     this.cancel.addEventListener("click", () => this.command("cancel"));
-    this.train.addEventListener("click", () => this.command("train"));
+    this.train.addEventListener("click", () => this.trainAgain());
+  }
+
+  trainAgain(): void {
+    this.command("train");
   }
 
   dispose(): void {
@@ -112,6 +116,11 @@ export class Readout {
       field("robust", "robust"),
       field("kind", ""),
     );
+  }
+
+  /** The line as it is read. */
+  get text(): string {
+    return Array.from(this.element.children, (part) => part.textContent).join(", ");
   }
 
   /** Leave room for the longest name of a class. */

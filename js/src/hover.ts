@@ -82,11 +82,11 @@ export class Hover {
     if (!arrow || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     const hit = panel.step(this.shown?.panel === panel ? this.shown.hit : null, ...arrow);
-    if (hit) this.show(panel, () => panel.read(hit.x, hit.y));
+    // Exactly this one, also where another lies on it.
+    if (hit) this.show(panel, () => panel.read(hit.x, hit.y), hit);
   }
 
-  private show(panel: Readable, find: () => Hit | null): void {
-    const hit = find();
+  private show(panel: Readable, find: () => Hit | null, hit = find()): void {
     if (!hit) {
       this.hide();
       return;

@@ -7,12 +7,12 @@ import threading
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import traitlets as tl
 from ipywidgets import widget_serialization
 
 from qwidgets import views
 from qwidgets.widgets.panels import Panels
+from qwidgets.widgets.problems import OffTheGridError, ProblemsShown
 from qwidgets.widgets.runner import Phase, Runner
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def _static(name: str) -> str:
     return file.read_text("utf-8")
 
 
-class Explorer(anywidget.AnyWidget):
+class Explorer(ProblemsShown):
     """Move adversarial radius and regularization; see position-momentum uncertainty redraw.
 
     Without arguments a default grid of networks on digits is trained in the background; the
@@ -75,6 +75,9 @@ class Explorer(anywidget.AnyWidget):
     run : dict
         ``phase`` ("empty", "preparing", "training", "paused", "done", "cancelled" or "failed"),
         ``fraction`` of the work done, and a ``message``.
+    problem : str
+        What went wrong last beside the training, for example in an observer of yours; empty if
+        nothing did. It is shown in the widget until it is dismissed.
 
     Raises
     ------
@@ -201,10 +204,16 @@ class Explorer(anywidget.AnyWidget):
 
     def on_progress(self, phase: Phase, fraction: float, message: str) -> None:
         """Show how far the run is."""
-        self.set_trait("run", {"phase": phase, "fraction": fraction, "message": message})
+        # What observers raise must not end the training.
+        with self.problems_shown("An observer of the Explorer failed"):
+            self.set_trait("run", {"phase": phase, "fraction": fraction, "message": message})
 
     def on_epoch(self, sweep: Sweep) -> None:
         """Show a finished epoch: the first builds the cube, a later one is added to it."""
+        with self.problems_shown(f"Epoch {sweep.dataset.epoch.values[-1]} cannot be shown"):
+            self._show_epoch(sweep)
+
+    def _show_epoch(self, sweep: Sweep) -> None:
         if self._sweep is None:
             self._show_sweep(sweep)
             return
@@ -278,10 +287,12 @@ class Explorer(anywidget.AnyWidget):
             "pause": self.pause,
             "resume": self.resume,
             "cancel": self.cancel,
+            "dismiss": self.dismiss,
         }
-        command = commands.get(content.get("type", ""))
-        if command is not None:
-            command()
+        name = content.get("type", "")
+        if name in commands:
+            with self.problems_shown(f"The Explorer could not {name}"):
+                commands[name]()
 
     @tl.validate("epsilon", "regularization", "attack_epsilon")
     def _check_value(self, proposal: Any) -> float:
@@ -290,7 +301,7 @@ class Explorer(anywidget.AnyWidget):
             low, high = min(self.cube["axes"][name]), max(self.cube["axes"][name])
             if not low <= value <= high:
                 message = f"{name} must be on the trained grid, {low:g} to {high:g}; got {value!r}."
-                raise tl.TraitError(message)
+                raise OffTheGridError(message)
         elif not (math.isfinite(value) and value >= 0):
             message = f"{name} must be a finite number of at least 0; got {value!r}."
             raise tl.TraitError(message)
@@ -303,7 +314,7 @@ class Explorer(anywidget.AnyWidget):
             size = len(self.cube["axes"]["label"]) if name == "label" else self.cube["finished"]
             if not 0 <= value < size:
                 message = f"{name} must be from 0 to {size - 1}; got {value}."
-                raise tl.TraitError(message)
+                raise OffTheGridError(message)
         return value
 
 
