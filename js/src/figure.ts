@@ -8,6 +8,9 @@ const REACH = 18;
 /** What is drawn later lies on top: it wins against a dot that is nearer by this. */
 const ON_TOP = 1.5;
 
+/** bqplot would tell the kernel of each of these, though nobody there listens. */
+const MOUSE = ["mouseover", "mousemove", "mouseout", "mouseenter", "mouseleave", "click"];
+
 interface Vertex extends Hit {
   order: number;
 }
@@ -19,7 +22,9 @@ export class FigureReader implements Readable {
     readonly area: HTMLElement,
     private readonly series: () => { index: number; series: Series }[],
     private readonly along: boolean,
-  ) {}
+  ) {
+    for (const type of MOUSE) area.addEventListener(type, (event) => event.stopPropagation(), true);
+  }
 
   read(x: number, y: number): Hit | null {
     let best: Vertex | null = null;

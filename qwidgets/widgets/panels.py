@@ -86,9 +86,6 @@ class Panels:
             "robustness_lines": _lines(robustness, _REFERENCE, _NOW),
             "robustness_radius": _lines(robustness, "var(--qw-epoch)", stroke_width=1.5),
         }
-        for mark in self.marks.values():
-            # Values are read in the browser; by default each hover would tell the kernel.
-            mark.enable_hover, mark.interactions = False, {}
         self._position_axis = _axis(self._position, "position uncertainty σx (input units)")
         self._momentum_axis = _axis(
             self._momentum, "momentum uncertainty σp (1 / input units)", orientation="vertical"
