@@ -33,7 +33,8 @@ export interface WireCube {
 export type Phase = "empty" | "preparing" | "training" | "paused" | "done" | "cancelled" | "failed";
 
 export interface Run {
-  phase: Phase;
+  /** "gone" is the browser's own: the kernel, and with it the training, is no more. */
+  phase: Phase | "gone";
   /** Fraction of the whole run that is done, 0 to 1. */
   fraction: number;
   /** One sentence for people. */

@@ -7,6 +7,7 @@ const WORDS: Partial<Record<Run["phase"], string>> = {
   empty: "Nothing is trained yet.",
   failed: "The training failed before its first epoch was finished.",
   cancelled: "The training was cancelled before its first epoch was finished.",
+  gone: "There is no kernel any more, and nothing was trained: run the cell again.",
   paused: "The training is paused before its first epoch: Resume lets it go on.",
 };
 const WAITING =

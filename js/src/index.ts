@@ -9,6 +9,7 @@ import {
   type MarkName,
   PANELS,
   type Panel,
+  type Run,
   type Traits,
   type WireCube,
 } from "./contract";
@@ -34,6 +35,7 @@ type Changed = ReadonlySet<keyof Choice> | "all";
 /** One view of the Explorer in a page, as the model's side sees it. */
 interface View {
   show(changed: Changed): void;
+  showRun(): void;
   problems: Problems;
 }
 
@@ -44,17 +46,25 @@ interface FigureView {
   remove(): void;
 }
 
+/** What a model knows of the kernel behind it. */
+interface Live {
+  comm_live: boolean;
+  on(name: "comm_live_update", callback: () => void): void;
+}
+
 interface FigureModel {
   get(name: "marks"): Mark[];
 }
 
 interface Manager {
-  get_model(id: string): Promise<Mark & FigureModel>;
+  get_model(id: string): Promise<Mark & FigureModel & Live>;
   create_view(model: unknown): Promise<FigureView>;
 }
 
 const idOf = (reference: string) => reference.slice("IPY_MODEL_".length);
 const managerOf = (model: AnyModel<Traits>) => model.widget_manager as unknown as Manager;
+
+const GONE = "No kernel: run the cell again to train. What is shown can still be explored.";
 
 const TITLES: Record<Panel, string> = {
   plane: "Uncertainty plane",
@@ -111,6 +121,8 @@ class Explorer {
   private readonly views = new Set<View>();
   private cube: Cube | null = null;
   private marks: Marks | null = null;
+  /** Whether there is a kernel to train in. */
+  private live = true;
   /** Place of each mark among those of its figure. */
   private readonly order = new Map<MarkName, number>();
 
@@ -127,10 +139,13 @@ class Explorer {
   async link(): Promise<void> {
     const manager = managerOf(this.model);
     const references = this.model.get("marks");
-    const models: Mark[] = await Promise.all(
+    const models = await Promise.all(
       MARKS.map((name) => manager.get_model(idOf(references[name]))),
     );
-    this.marks = Object.fromEntries(MARKS.map((name, i) => [name, models[i]])) as Marks;
+    this.marks = Object.fromEntries(MARKS.map((name, i) => [name, models[i] as Mark])) as Marks;
+    const [model] = models;
+    model?.on("comm_live_update", () => this.setLive(model.comm_live));
+    if (model) this.setLive(model.comm_live);
     const figures = this.model.get("figures");
     for (const panel of PANELS) {
       const inside = (await manager.get_model(idOf(figures[panel]))).get("marks");
@@ -263,7 +278,7 @@ class Explorer {
     const show = (changed: Changed) => {
       const { cube } = this;
       root.classList.toggle("qw-waiting", !cube);
-      empty.show(cube !== null, model.get("run"));
+      empty.show(cube !== null, this.run);
       if (!cube) return;
       const all = changed === "all";
       const again = { label: "Draw again", action: () => show("all") };
@@ -283,14 +298,14 @@ class Explorer {
     };
     const showHeading = () => header.setHeading(model.get("heading"));
     const showRun = () => {
-      header.setRun(model.get("run"));
-      empty.show(this.cube !== null, model.get("run"));
+      header.setRun(this.run);
+      empty.show(this.cube !== null, this.run);
     };
     const showProblem = () =>
       problems.show("kernel", model.get("problem"), undefined, () =>
         model.send({ type: "dismiss" } satisfies Command),
       );
-    const view = { show, problems };
+    const view = { show, showRun, problems };
     model.on("change:heading", showHeading);
     model.on("change:run", showRun);
     model.on("change:problem", showProblem);
@@ -344,6 +359,17 @@ class Explorer {
       removed = true;
       for (const view of placed) view.remove();
     };
+  }
+
+  /** How far the training is; it ends with the kernel. */
+  private get run(): Run {
+    const run = this.model.get("run");
+    return this.live || run.phase === "done" ? run : { ...run, phase: "gone", message: GONE };
+  }
+
+  private setLive(live: boolean): void {
+    this.live = live;
+    for (const view of this.views) view.showRun();
   }
 
   private readCube(): void {

@@ -11,6 +11,7 @@ import traitlets as tl
 from ipywidgets import widget_serialization
 
 from qwidgets import views
+from qwidgets.widgets.cells import supersede
 from qwidgets.widgets.panels import Panels
 from qwidgets.widgets.problems import OffTheGridError, ProblemsShown
 from qwidgets.widgets.runner import Phase, Runner
@@ -86,9 +87,10 @@ class Explorer(ProblemsShown):
 
     Notes
     -----
-    The six choices can be set from Python at any time; moves in the browser reach them when the
-    slider rests. Standard errors are binomial for accuracies and Maritz and Jarrett's for medians
-    over the probe images of a class.
+    A cell that is run again cancels the training that it started before; what that had finished
+    stays with it. The six choices can be set from Python at any time; moves in the browser reach
+    them when the slider rests. Standard errors are binomial for accuracies and Maritz and
+    Jarrett's for medians over the probe images of a class.
     """
 
     _esm = _static("index.js")
@@ -118,6 +120,7 @@ class Explorer(ProblemsShown):
         super().__init__(figures=self._panels.figures, marks=self._panels.marks)
         self.set_trait("run", {"phase": "empty", "fraction": 0.0, "message": ""})
         self.on_msg(self._on_command)
+        supersede(self)
         if sweep is None:
             self.train()
         else:
