@@ -141,5 +141,6 @@ def test_refined_networks_have_the_fields_of_the_contract(source):
 
 def test_commands_of_the_browser_are_methods(source):
     commands = strings(re.search(r"type Command = \{\s*type:([^}]*)\}", source)[1])
-    assert sorted(commands) == ["cancel", "look", "pause", "refine", "resume", "show", "train"]
+    browser = ["cancel", "dismiss", "look", "pause", "refine", "resume", "show", "train"]
+    assert sorted(commands) == browser
     assert all(callable(getattr(Explorer, command)) for command in commands)

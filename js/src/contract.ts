@@ -81,7 +81,8 @@ export type Phase =
   | "failed";
 
 export interface Run {
-  phase: Phase;
+  /** "gone" is the browser's own: the kernel, and with it the training, is no more. */
+  phase: Phase | "gone";
   /** Fraction of the whole run that is done, 0 to 1. */
   fraction: number;
   /** One sentence for people. */
@@ -137,6 +138,8 @@ export interface Traits {
   refined: WireRefined[];
   /** What was trained in this session and kept, and which of it is shown. */
   runs: { names: string[]; shown: number };
+  /** What went wrong in the kernel beside the training; empty if nothing did. */
+  problem: string;
   heading: { title: string; subtitle: string; regularizer: string };
   figures: Record<Panel, string>;
   marks: Record<MarkName, string>;
@@ -144,7 +147,7 @@ export interface Traits {
 
 /** Browser to kernel. */
 export type Command = {
-  type: "train" | "refine" | "show" | "look" | "pause" | "resume" | "cancel";
+  type: "train" | "refine" | "show" | "look" | "pause" | "resume" | "cancel" | "dismiss";
 };
 /** A command with what it needs: keyword arguments of the method of that name. */
 export type Request = Command & Record<string, unknown>;

@@ -209,6 +209,16 @@ export class Cube {
     return epoch >= this.finished - 1 ? last : Math.min(epoch, last);
   }
 
+  /** The epoch that the numbers of a place are of, when the slider stands at `epoch`. */
+  epochOf({ refined }: Place, epoch: number): number {
+    return refined ? this.reached(refined, epoch) : epoch;
+  }
+
+  /** Whether an epoch is a place's own: not one that stands for the slider's. */
+  reaches({ refined }: Place, epoch: number): boolean {
+    return epoch < Math.min((refined ?? this).finished, this.finished);
+  }
+
   /** The trained networks around a point, with bilinear weights in slider coordinates. */
   place({ epsilon, regularization, model }: Point): Place {
     if (this.models.length) return single(Math.max(this.models.indexOf(model), 0));

@@ -1,6 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { percent, setting, significant, ticks } from "./dom";
-import { withError } from "./header";
+import { percent, setting, significant, ticks, withError } from "./dom";
 
 describe("numbers for people", () => {
   it.each([

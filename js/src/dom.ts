@@ -10,7 +10,9 @@ export function h<K extends keyof HTMLElementTagNameMap>(
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (value === undefined || value === false) continue;
-    element.setAttribute(name, value === true ? "" : String(value));
+    // An attribute of ARIA says "true"; one of HTML is there or not.
+    const bare = value === true && !name.startsWith("aria-");
+    element.setAttribute(name, bare ? "" : String(value));
   }
   element.append(...children);
   return element;
@@ -39,6 +41,14 @@ export function significant(value: number, digits = 3): string {
   const magnitude = Math.abs(Number(value.toPrecision(digits)));
   if (magnitude < 1e-4 || magnitude >= 1e5) return value.toExponential(digits - 1);
   return value.toFixed(Math.max(0, digits - 1 - Math.floor(Math.log10(magnitude))));
+}
+
+/** Value to three digits and its standard error to one. */
+export function withError(value: number, error: number): string {
+  if (!Number.isFinite(value)) return "–";
+  return Number.isFinite(error)
+    ? `${significant(value)} ± ${significant(error, 1)}`
+    : significant(value);
 }
 
 /** Slider values: at least two decimals, no trailing zeros beyond them. */

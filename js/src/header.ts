@@ -2,8 +2,9 @@
 
 import type { Commands } from "./commands";
 import type { Run, Traits } from "./contract";
-import type { Cube, Place } from "./cube";
-import { h, percent, setting, significant } from "./dom";
+import type { Cube } from "./cube";
+import { h, percent, setting, significant, withError } from "./dom";
+import { kindOf } from "./readings";
 import { busy } from "./refine";
 import type { Choice } from "./state";
 
@@ -105,6 +106,11 @@ export class Readout {
     );
   }
 
+  /** The line as it is read. */
+  get text(): string {
+    return Array.from(this.element.children, (part) => part.textContent).join(", ");
+  }
+
   /** Leave room for the longest name of a class. */
   setCube({ labels }: Cube): void {
     const longest = Math.max(...labels.map((name) => name.length));
@@ -146,40 +152,17 @@ export class Readout {
       cube.robust(place, epoch, radius, "robust_accuracy_error"),
     );
     this.write("robust", `${robust} at ${setting(radius)}`);
-    this.write("kind", this.kind(cube, place, product, epoch, neighborhood));
-  }
-
-  private kind(
-    cube: Cube,
-    { trained, refined }: Place,
-    product: number,
-    epoch: number,
-    neighborhood: boolean,
-  ): string {
-    if (neighborhood && Number.isNaN(product)) return "neighbourhood not measured at this epoch";
-    if (!Number.isFinite(product)) return "undefined: a network diverged or its loss is zero";
-    if (cube.models.length) return "your model";
-    if (refined && epoch > 0) {
-      const done = cube.reached(refined, epoch);
-      return trained ? "refined network" : `being refined, ${done} of ${refined.epochs} epochs`;
-    }
-    if (refined) return "the network it was refined from";
-    if (!trained) return "interpolated between trained networks";
-    return epoch === 0 ? "untrained network" : "trained network";
+    const missing = neighborhood && Number.isNaN(product);
+    let kind = kindOf(cube, place, epoch);
+    if (missing) kind = "neighbourhood not measured at this epoch";
+    else if (!Number.isFinite(product)) kind = "undefined: a network diverged or its loss is zero";
+    this.write("kind", kind);
   }
 
   private write(key: string, text: string): void {
     const field = this.fields.get(key);
     if (field && field.textContent !== text) field.textContent = text;
   }
-}
-
-/** Value to three digits and its standard error to one. */
-export function withError(value: number, error: number): string {
-  if (!Number.isFinite(value)) return "–";
-  return Number.isFinite(error)
-    ? `${significant(value)} ± ${significant(error, 1)}`
-    : significant(value);
 }
 
 function accuracy(value: number, error: number): string {

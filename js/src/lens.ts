@@ -1,11 +1,11 @@
 // The attack lens: an image, what the attack does to it, what the network says of both, and the
 // spreads of every pixel. The kernel computes it; hovering a pixel reads it in all pictures at once.
 
-import type { Traits, WireLens } from "./contract";
+import type { WireLens } from "./contract";
 import type { Cube } from "./cube";
-import { h, percent, setting, significant } from "./dom";
-import { withError } from "./header";
-import { type Reading, Seen } from "./pixels";
+import { h, percent, setting, significant, withError } from "./dom";
+import { type Reading, Seen, tableOf } from "./pixels";
+import type { Table } from "./readings";
 import type { Choice, Choices } from "./state";
 import { onTheme, RAMPS, type Ramp, ramp } from "./theme";
 
@@ -125,6 +125,7 @@ export class Lens {
     h("div", { class: "qw-stack" }, this.body, this.missing),
     this.readout,
   );
+  private of: WireLens = { state: "empty", message: "" };
   private seen: Seen | null = null;
   private pixel: number | null = null;
   private labels: readonly string[] = [];
@@ -134,7 +135,10 @@ export class Lens {
   private elsewhere = false;
   private readonly forget: () => void;
 
-  constructor(private readonly choices: Choices) {
+  constructor(
+    private readonly choices: Choices,
+    private readonly live: () => boolean,
+  ) {
     this.back.addEventListener("click", () => this.turn(-1));
     this.next.addEventListener("click", () => this.turn(1));
     for (const { cells } of Object.values(this.pictures)) {
@@ -143,7 +147,7 @@ export class Lens {
     }
     this.strip.addEventListener("keydown", (event) => this.walk(event));
     this.strip.addEventListener("blur", () => this.point(null));
-    this.forget = onTheme(() => this.redraw());
+    this.forget = onTheme(() => this.recolor());
   }
 
   dispose(): void {
@@ -151,13 +155,13 @@ export class Lens {
   }
 
   /** Show what the kernel saw. */
-  setLens(lens: Traits["lens"]): void {
+  setLens(lens: WireLens): void {
     this.seen = lens.state === "ready" ? new Seen(lens) : null;
     if (this.seen && this.pixel !== null && this.pixel >= this.seen.pixels) this.pixel = null;
-    this.missing.textContent = why(lens);
+    this.of = lens;
     this.missing.hidden = this.seen !== null;
     this.body.classList.toggle("qw-away", this.seen === null);
-    this.redraw();
+    this.recolor();
     this.tell();
   }
 
@@ -169,6 +173,11 @@ export class Lens {
     this.tell();
   }
 
+  /** What is seen as numbers. */
+  table(): Table {
+    return tableOf(this.seen, this.labels);
+  }
+
   private turn(by: number): void {
     const { seen } = this;
     if (!seen) return;
@@ -176,7 +185,8 @@ export class Lens {
     this.choices.choose({ image: (image + by + images) % images });
   }
 
-  private redraw(): void {
+  /** Paint with the colours that hold now. */
+  recolor(): void {
     const { seen, pictures } = this;
     if (!seen) return;
     const [low, high] = seen.range;
@@ -276,8 +286,8 @@ export class Lens {
     this.elsewhere = Boolean(of && choice && cube && elsewhere(of, choice, cube));
     const { image = 0, images = 0 } = of ?? {};
     this.which.textContent = images ? `image ${image + 1} of ${images}` : "";
-    const fixed = of?.live === false;
-    for (const button of [this.back, this.next]) button.disabled = images < 2 || fixed;
+    for (const button of [this.back, this.next]) button.disabled = images < 2 || !this.live();
+    this.missing.textContent = cube ? why(this.of, this.live()) : "";
     this.note.textContent = of ? whose(of) : "";
     this.element.classList.toggle("qw-lens-elsewhere", this.elsewhere);
     if (this.pixel === null) this.readout.textContent = this.verdict();
@@ -296,7 +306,7 @@ export class Lens {
     const after = says(b, seen.attackedProbability);
     const told = `Clean it is read as ${before}, attacked at radius ${radius} as ${after}. `;
     const stays = "This page has no kernel: the lens stays with this network and image.";
-    if (seen.of.live === false && this.elsewhere) return told + stays;
+    if (!this.live() && this.elsewhere) return told + stays;
     return told + (seen.of.message || "Point at a pixel to read it.");
   }
 
@@ -389,13 +399,14 @@ function elsewhere(of: WireLens, choice: Choice, cube: Cube): boolean {
   return differs(of.epsilon, point.epsilon) || differs(of.regularization, point.regularization);
 }
 
-function why({ state, message, live }: WireLens): string {
+function why({ state, message, live }: WireLens, kernel: boolean): string {
   if (state === "ready") return "";
   if (message) return message;
   if (live === false) return "This page was written without looking through the lens.";
-  return "Looking through the lens …";
+  return kernel ? "Looking through the lens …" : "There is no kernel to look through the lens.";
 }
 
 function step(css: string, text: string, label: string): HTMLButtonElement {
-  return h("button", { type: "button", class: css, "aria-label": label, disabled: true }, text);
+  const shown = `${css} qw-screen-only`;
+  return h("button", { type: "button", class: shown, "aria-label": label, disabled: true }, text);
 }

@@ -54,11 +54,7 @@ export function drawMarks(
   const clean = (at: Place) => new Float32Array([cube.at("clean_accuracy", at, epoch)]);
   const networks = (value: (at: Place) => number) =>
     f32(dots.length, (dot) => value(dots[dot] as Place));
-  const { refined } = place;
-  const passed = (refined ? cube.reached(refined, epoch) : epoch) + 1;
-  // Epoch by epoch, a refined network's own: not those that stand for the slider's.
-  const reaches = (at: Place, e: number) =>
-    e < Math.min((at.refined ?? cube).finished, cube.finished);
+  const passed = cube.epochOf(place, epoch) + 1;
 
   if (touched("epsilon", "regularization", "model", "label", "epoch")) {
     const here = (name: string) => cube.at(name, place, epoch, label);
@@ -120,7 +116,7 @@ export function drawMarks(
     const x = f32(cube.finished, (e) => e);
     const curve = (value: (at: Place, e: number) => number) =>
       [reference, place].map((at) =>
-        f32(cube.finished, (e) => (reaches(at, e) ? value(at, e) : Number.NaN)),
+        f32(cube.finished, (e) => (cube.reaches(at, e) ? value(at, e) : Number.NaN)),
       );
     if (touched("epsilon", "regularization")) {
       marks.curves_clean.set({ x, y: curve((at, e) => cube.at("clean_accuracy", at, e)) });
@@ -174,7 +170,9 @@ function drawNeighborhood(
   marks.neighborhood_networks.set(points(networks));
   marks.neighborhood_reference.set(points([[reference, epoch]]));
   marks.neighborhood_trail.set(
-    points(Array.from({ length: epoch + 1 }, (_, e): [Place, number] => [place, e])),
+    points(
+      Array.from({ length: cube.epochOf(place, epoch) + 1 }, (_, e): [Place, number] => [place, e]),
+    ),
   );
   const [x, y] = [now.x[0], now.y[0]];
   const nothing = new Float32Array(0);

@@ -1,8 +1,11 @@
 // Phase space of the packet along the attack: Wigner heat map on a canvas, both marginals in SVG.
 
-import { type Cube, single } from "./cube";
+import { type Cube, type Place, single } from "./cube";
 import { h, svg, ticks } from "./dom";
+import type { Hit, Readable } from "./hover";
+import { kindOf, type Quantity, type Reading, settingsOf, type Table } from "./readings";
 import type { Choice } from "./state";
+import { onTheme, parseColor } from "./theme";
 import { PhaseTransform } from "./wigner";
 
 /** Rows of the picture; it is even in the momentum, so that half of them are computed. */
@@ -16,6 +19,13 @@ const GAMMA = 0.6;
 const SHADES = 1023;
 /** Half the position axis, in window widths: as far as the packets are sent. */
 const SPAN = 5;
+/** Values that the colour bar names. */
+const BAR_TICKS = [-0.3, -0.1, -0.01, 0, 0.01, 0.1, 0.3];
+/** Shade of a value, -1 to 1. */
+const shadeOf = (w: number) => Math.sign(w) * (Math.abs(w) / LIMIT) ** GAMMA;
+const minus = (value: number) => String(value).replace("-", "−");
+
+let serial = 0;
 
 interface Frame {
   left: number;
@@ -24,8 +34,23 @@ interface Frame {
   height: number;
 }
 
-export class PhaseSpace {
+/** What is on the screen, for those who read its values. */
+interface Shown {
+  cube: Cube;
+  choice: Choice;
+  place: Place;
+  frame: Frame;
+  span: number;
+  kMax: number;
+  /** Rows of the momenta from 0 upwards. */
+  wigner: Float32Array;
+  density: Record<"now" | "reference", Float32Array>;
+  spectrum: Record<"now" | "reference", Float32Array>;
+}
+
+export class PhaseSpace implements Readable {
   readonly element = h("div", { class: "qw-phase-body" });
+  readonly area = this.element;
   private readonly canvas = h("canvas", { role: "img", "aria-label": "Wigner function" });
   private readonly overlay = svg("svg", { class: "qw-phase-axes", "aria-hidden": "true" });
   private readonly axes = svg("g");
@@ -44,9 +69,10 @@ export class PhaseSpace {
     if (entry) this.size = entry.contentRect;
     this.redraw();
   });
-  private readonly themes = new MutationObserver(() => this.onTheme());
-  private readonly scheme = matchMedia("(prefers-color-scheme: dark)");
+  private readonly forget = onTheme(() => this.recolor());
   private last: { cube: Cube; choice: Choice } | null = null;
+  private shown: Shown | null = null;
+  private readonly barColors = `qw-wigner-colors-${++serial}`;
   private axesKey = "";
   private momenta: number[] = [];
   private transform: PhaseTransform | null = null;
@@ -55,11 +81,6 @@ export class PhaseSpace {
     this.overlay.append(this.axes, ...Object.values(this.paths));
     this.element.append(this.canvas, this.overlay);
     this.observer.observe(this.element);
-    this.themes.observe(document.body, {
-      attributes: true,
-      attributeFilter: ["data-jp-theme-light", "data-jp-theme-name", "class"],
-    });
-    this.scheme.addEventListener("change", this.onTheme);
   }
 
   show(cube: Cube, choice: Choice): void {
@@ -69,23 +90,108 @@ export class PhaseSpace {
 
   dispose(): void {
     this.observer.disconnect();
-    this.themes.disconnect();
-    this.scheme.removeEventListener("change", this.onTheme);
+    this.forget();
   }
 
-  /** Colours are read in the next frame, once the new style sheet holds. */
-  private readonly onTheme = () => {
-    requestAnimationFrame(() => {
-      this.palette = null;
-      this.redraw();
+  /** Paint with the colours that hold now. */
+  recolor(): void {
+    this.palette = null;
+    this.redraw();
+  }
+
+  read(x: number, y: number): Hit | null {
+    const { shown } = this;
+    if (!shown) return null;
+    const { frame, cube, span, kMax } = shown;
+    const across = (x - frame.left) / frame.width;
+    const up = 1 - (y - frame.top) / frame.height;
+    const n = cube.t.length;
+    const [first, last] = [cube.t[0] as number, cube.t[n - 1] as number];
+    const column = Math.round((((2 * across - 1) * span - first) / (last - first)) * (n - 1));
+    const row = Math.round((2 * up - 1) * HALF_ROWS);
+    const t = cube.t[column];
+    const inColumn = t !== undefined && across >= -0.01 && across <= 1.01;
+    const inRow = Math.abs(row) <= HALF_ROWS;
+    const k = (kMax * row) / HALF_ROWS;
+    const position: Quantity = number("t", "t", "input units", t ?? Number.NaN);
+    const momentum: Quantity = number("k", "k", "1 / input units", k);
+    const hit = (reading: Reading): Hit => ({
+      x: inColumn ? frame.left + ((t + span) / (2 * span)) * frame.width : x,
+      y: inRow ? frame.top + (0.5 - row / (2 * HALF_ROWS)) * frame.height : y,
+      reading,
     });
-  };
+    if (inColumn && inRow) {
+      const value = shown.wigner[Math.abs(row) * n + column] as number;
+      return hit(this.reading(shown, position, momentum, number("wigner", "W", "ħ = 1", value)));
+    }
+    if (inColumn && y < frame.top) {
+      const value = shown.density.now[column] as number;
+      return hit(
+        this.reading(shown, position, number("density", "|ψ(t)|²", "1 / input units", value)),
+      );
+    }
+    if (inRow && across > 1) {
+      const value = shown.spectrum.now[Math.abs(row)] as number;
+      return hit(this.reading(shown, momentum, number("density", "|ψ(k)|²", "input units", value)));
+    }
+    return null;
+  }
+
+  step(from: Hit | null, dx: number, dy: number): Hit | null {
+    const { shown } = this;
+    if (!shown) return null;
+    const { frame, span, cube } = shown;
+    const [x, y] = from
+      ? [from.x, from.y]
+      : [frame.left + frame.width / 2, frame.top + frame.height / 2];
+    if (!from) return this.read(x, y);
+    const n = cube.t.length;
+    const step = ((cube.t[n - 1] as number) - (cube.t[0] as number)) / (n - 1);
+    const cell = [(frame.width * step) / (2 * span), frame.height / (2 * HALF_ROWS)] as const;
+    // Some cells at a time: a map of this size is not read cell by cell.
+    return this.read(x + 4 * dx * cell[0], y + 4 * dy * cell[1]) ?? from;
+  }
+
+  /** The map and both marginals, a row for each number. */
+  table(): Table {
+    const { shown } = this;
+    const rows: Table["rows"] = [];
+    if (shown) {
+      const { cube, span, kMax, wigner, density, spectrum } = shown;
+      const n = cube.t.length;
+      const near = cube.t.flatMap((t, i) => (Math.abs(t) <= span ? [[t, i] as const] : []));
+      for (const name of ["now", "reference"] as const) {
+        for (const [t, i] of near) rows.push([`density, ${name}`, t, undefined, density[name][i]]);
+        for (let r = -HALF_ROWS; r <= HALF_ROWS; r++) {
+          const value = spectrum[name][Math.abs(r)];
+          rows.push([`density, ${name}`, undefined, (kMax * r) / HALF_ROWS, value]);
+        }
+      }
+      for (let r = -HALF_ROWS; r <= HALF_ROWS; r++) {
+        for (const [t, i] of near) {
+          rows.push(["wigner", t, (kMax * r) / HALF_ROWS, wigner[Math.abs(r) * n + i]]);
+        }
+      }
+    }
+    return { columns: ["series", "t", "k", "value"], rows };
+  }
+
+  private reading({ cube, choice, place }: Shown, ...quantities: Quantity[]): Reading {
+    return {
+      kind: kindOf(cube, place, choice.epoch),
+      ...settingsOf(cube, place, choice),
+      epoch: cube.epochOf(place, choice.epoch),
+      label: cube.labels[choice.label] ?? "–",
+      quantities,
+      note: "of one reference image: no standard error",
+    };
+  }
 
   private redraw(): void {
     const { width, height } = this.size;
     if (!this.last || width < 80 || height < 80) return;
     const { cube, choice } = this.last;
-    const frame: Frame = { left: 48, top: 46, width: width - 48 - 50, height: height - 46 - 42 };
+    const frame: Frame = { left: 48, top: 46, width: width - 48 - 110, height: height - 46 - 42 };
     const span = SPAN * cube.width;
     const kMax = cube.momentumLimit;
     this.drawAxes(frame, width, height, span, kMax);
@@ -97,7 +203,8 @@ export class PhaseSpace {
     const place = cube.place(choice);
     const psi = cube.packet(place, choice.epoch, choice.label);
     const reference = cube.packet(single(0), choice.epoch, choice.label);
-    this.drawHeat(frame, this.transform.wigner(psi), cube.t, span);
+    const wigner = this.transform.wigner(psi);
+    this.drawHeat(frame, wigner, cube.t, span);
 
     const density = psi.map((value) => value * value);
     const densityReference = reference.map((value) => value * value);
@@ -130,6 +237,17 @@ export class PhaseSpace {
     this.paths.positionReference.setAttribute("d", along(densityReference));
     this.paths.momentum.setAttribute("d", across(spectrum));
     this.paths.momentumReference.setAttribute("d", across(spectrumReference));
+    this.shown = {
+      cube,
+      choice: { ...choice },
+      place,
+      frame,
+      span,
+      kMax,
+      wigner,
+      density: { now: density, reference: densityReference },
+      spectrum: { now: spectrum, reference: spectrumReference },
+    };
   }
 
   /** `w` holds the rows of the momenta from 0 upwards. */
@@ -210,21 +328,54 @@ export class PhaseSpace {
       const x = frame.left + ((t + span) / (2 * span)) * frame.width;
       parts.push(
         svg("line", { class: "qw-tick", x1: x, x2: x, y1: bottom, y2: bottom + 4 }),
-        svg("text", { x, y: bottom + 16, "text-anchor": "middle" }, String(t).replace("-", "−")),
+        svg("text", { x, y: bottom + 16, "text-anchor": "middle" }, minus(t)),
       );
     }
     for (const k of ticks(-kMax, kMax, 5)) {
       const y = frame.top + (1 - (k + kMax) / (2 * kMax)) * frame.height;
       parts.push(
         svg("line", { class: "qw-tick", x1: frame.left - 4, x2: frame.left, y1: y, y2: y }),
-        svg(
-          "text",
-          { x: frame.left - 7, y: y + 4, "text-anchor": "end" },
-          String(k).replace("-", "−"),
-        ),
+        svg("text", { x: frame.left - 7, y: y + 4, "text-anchor": "end" }, minus(k)),
       );
     }
-    this.axes.replaceChildren(...parts);
+    this.axes.replaceChildren(...parts, this.colorBar(frame));
+  }
+
+  /** What the colours mean: even steps of shade, so that the values stand where they look alike. */
+  private colorBar(frame: Frame): SVGElement {
+    const x = frame.left + frame.width + 58;
+    const at = (shade: number) => frame.top + (0.5 - shade / 2) * frame.height;
+    const stop = (shade: number, color: string) =>
+      svg("stop", { offset: (1 - shade) / 2, style: `stop-color: var(--qw-${color})` });
+    const gradient = svg(
+      "linearGradient",
+      { id: this.barColors, x1: 0, y1: 0, x2: 0, y2: 1 },
+      stop(1, "deep"),
+      stop(0.6, "positive"),
+      stop(0, "panel"),
+      stop(-1, "negative"),
+    );
+    const bar = svg("rect", {
+      class: "qw-wigner-bar",
+      style: `fill: url(#${this.barColors})`,
+      x,
+      y: frame.top,
+      width: 9,
+      height: frame.height,
+    });
+    const labels = BAR_TICKS.flatMap((w) => {
+      const y = at(shadeOf(w));
+      return [
+        svg("line", { class: "qw-tick", x1: x + 9, x2: x + 12, y1: y, y2: y }),
+        svg("text", { x: x + 15, y: y + 4 }, minus(w)),
+      ];
+    });
+    const title = svg(
+      "text",
+      { x: x + 40, y: frame.top - 10, "text-anchor": "end", class: "qw-axis-label" },
+      "W (ħ = 1)",
+    );
+    return svg("g", { class: "qw-wigner-scale" }, gradient, bar, ...labels, title);
   }
 
   /** Colours from the theme's negative through its background to its positive, each as the four
@@ -240,7 +391,7 @@ export class PhaseSpace {
     ];
     const out = new Uint8ClampedArray(4 * (2 * SHADES + 1));
     for (let c = -SHADES; c <= SHADES; c++) {
-      const shade = Math.sign(c) * (Math.abs(c) / SHADES) ** GAMMA;
+      const shade = shadeOf((c / SHADES) * LIMIT);
       const mix = (a: number[], b: number[], w: number) =>
         a.map((v, i) => v + ((b[i] as number) - v) * w);
       const color =
@@ -255,10 +406,14 @@ export class PhaseSpace {
   }
 }
 
-export function parseColor(text: string): number[] {
-  const hex = text.trim().replace("#", "");
-  return [0, 2, 4].map((i) => Number.parseInt(hex.slice(i, i + 2), 16));
-}
+/** A number without a standard error. */
+const number = (name: string, symbol: string, unit: string, value: number): Quantity => ({
+  name,
+  symbol,
+  unit,
+  value,
+  error: Number.NaN,
+});
 
 /** SVG path through x, y, x, y, ..., to a tenth of a pixel. */
 function line(path: number[]): string {

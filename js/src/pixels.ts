@@ -2,6 +2,7 @@
 
 import type { WireLens } from "./contract";
 import { decode } from "./cube";
+import type { Table } from "./readings";
 
 /** How an input lies on the screen. What is no image is a row of its coordinates. */
 export interface Layout {
@@ -116,4 +117,30 @@ export class Seen {
       return Math.sqrt(sum / channels);
     });
   }
+}
+
+/** All that is seen: a row for each channel of a pixel, then one for each class. */
+export function tableOf(seen: Seen | null, labels: readonly string[]): Table {
+  const place = ["row", "column", "channel"];
+  const spreads = ["position_std", "position_std_error", "momentum_std", "momentum_std_error"];
+  const columns = ["series", ...place, "image", "perturbation", "attacked", ...spreads];
+  const rows: Table["rows"] = [];
+  if (seen) {
+    const { width, channels } = seen.layout;
+    for (let pixel = 0; pixel < seen.pixels; pixel++) {
+      const { image, perturbation, attacked, position, momentum } = seen.at(pixel);
+      for (let c = 0; c < channels; c++) {
+        const where = [Math.floor(pixel / width) + 1, (pixel % width) + 1, c + 1];
+        const values = [image[c], perturbation[c], attacked[c]];
+        const found = [position?.[c], momentum?.[c]].flatMap((pair) => pair ?? [NaN, NaN]);
+        rows.push(["pixels", ...where, ...values, ...found]);
+      }
+    }
+    const none = columns.slice(1).map(() => undefined);
+    seen.probability.forEach((value, c) => {
+      const name = labels[c] ?? String(c);
+      rows.push(["classes", ...none, name, value, seen.attackedProbability[c]]);
+    });
+  }
+  return { columns: [...columns, "class", "probability", "attacked_probability"], rows };
 }

@@ -4,12 +4,18 @@
 import { describe, expect, it } from "vitest";
 import cases from "../../tests/reading.json";
 import type { WireCube } from "./contract";
-import { Axis, Cube } from "./cube";
-import { setting, significant } from "./dom";
-import { withError } from "./header";
+import { Axis, Cube, single } from "./cube";
+import { setting, significant, withError } from "./dom";
 import { paretoFront } from "./marks";
 
-const axes = { epsilon: [0], regularization: [0], attack_epsilon: [0], label: ["0"], t: [0] };
+const axes = {
+  model: [],
+  epsilon: [0],
+  regularization: [0],
+  attack_epsilon: [0],
+  label: ["0"],
+  t: [0],
+};
 const wire: Omit<WireCube, "axes"> = {
   epochs: 0,
   finished: 1,
@@ -32,7 +38,7 @@ describe("numbers that Python reads too", () => {
     (epsilon, regularization, networks, weights) => {
       const { epsilon: rows, regularization: columns } = cases.places;
       const grid = { ...axes, epsilon: rows, regularization: columns };
-      const place = new Cube({ ...wire, axes: grid }).place(epsilon, regularization);
+      const place = new Cube({ ...wire, axes: grid }).place({ epsilon, regularization, model: "" });
       expect(place.networks).toEqual(networks);
       expect(place.trained).toBe(networks.length === 1);
       weights.forEach((weight, i) => {
@@ -50,7 +56,7 @@ describe("numbers that Python reads too", () => {
       axes: { ...axes, attack_epsilon },
       values: { robust_accuracy },
     });
-    expect(cube.robust(cube.place(0, 0), 0, radius)).toBeCloseTo(value, 6);
+    expect(cube.robust(single(0), 0, radius)).toBeCloseTo(value, 6);
   });
 
   it.each(cases.significant as [number, string][])("%s is written %s", (value, text) => {

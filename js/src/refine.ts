@@ -20,7 +20,7 @@ export class Refine {
   readonly element = h(
     "div",
     { class: "qw-control qw-refine-box" },
-    h("div", { class: "qw-refine-line" }, this.button, this.why),
+    h("div", { class: "qw-refine-line qw-screen-only" }, this.button, this.why),
     this.points,
   );
   private key = "";

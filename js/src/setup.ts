@@ -62,7 +62,7 @@ export class Setup {
   );
   readonly element = h(
     "div",
-    { class: "qw-setup" },
+    { class: "qw-setup qw-screen-only" },
     this.kept,
     h(
       "details",
@@ -145,7 +145,7 @@ export class Guard {
   readonly element = h(
     "div",
     {
-      class: "qw-guard",
+      class: "qw-guard qw-screen-only",
       role: "alertdialog",
       "aria-labelledby": this.words.id,
       hidden: true,
@@ -190,7 +190,7 @@ export class Guard {
     this.commands.ask({ type: "train", keep, ...this.wanted });
   }
 
-  private close(): void {
+  close(): void {
     if (this.element.hidden) return;
     this.element.hidden = true;
     this.from?.focus();

@@ -1,7 +1,5 @@
 // Colours of the style sheet for what is drawn on a canvas, and word of their change.
 
-import { parseColor } from "./phase";
-
 /** Call back in the first frame in which another theme's style sheet holds; returns the end. */
 export function onTheme(changed: () => void): () => void {
   const later = () => requestAnimationFrame(changed);
@@ -44,4 +42,10 @@ export function blend(stops: readonly (readonly number[])[]): Ramp {
       number,
     ];
   };
+}
+
+/** Red, green and blue of "#rrggbb". */
+export function parseColor(text: string): number[] {
+  const hex = text.trim().replace("#", "");
+  return [0, 2, 4].map((i) => Number.parseInt(hex.slice(i, i + 2), 16));
 }

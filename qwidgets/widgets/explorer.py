@@ -8,14 +8,15 @@ import threading
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import traitlets as tl
 from ipywidgets import widget_serialization
 
 from qwidgets import views
+from qwidgets.widgets.cells import supersede
 from qwidgets.widgets.jobs import measuring, refining, training
 from qwidgets.widgets.looking import NOTHING_SEEN, Look, Looking, wire
 from qwidgets.widgets.panels import Panels
+from qwidgets.widgets.problems import OffTheGridError, ProblemsShown
 from qwidgets.widgets.runner import Phase, Runner
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _static(name: str) -> str:
     return file.read_text("utf-8")
 
 
-class Explorer(anywidget.AnyWidget):
+class Explorer(ProblemsShown):
     """Move adversarial radius and regularization; see position-momentum uncertainty redraw.
 
     Without arguments a default grid of networks on digits is trained in the background; the
@@ -94,6 +95,9 @@ class Explorer(anywidget.AnyWidget):
         "cancelled" or "failed"), ``fraction`` of the work done, and a ``message``.
     lens : dict
         What the attack lens shows, and of which network; see `look`.
+    problem : str
+        What went wrong last beside the training, for example in an observer of yours; empty if
+        nothing did. It is shown in the widget until it is dismissed.
 
     Raises
     ------
@@ -102,9 +106,10 @@ class Explorer(anywidget.AnyWidget):
 
     Notes
     -----
-    The choices can be set from Python at any time; moves in the browser reach them when the
-    slider rests. Standard errors are binomial for accuracies and Maritz and Jarrett's for medians
-    over the probe images of a class.
+    A cell that is run again cancels the training that it started before; what that had finished
+    stays with it. The choices can be set from Python at any time; moves in the browser reach them
+    when the slider rests. Standard errors are binomial for accuracies and Maritz and Jarrett's for
+    medians over the probe images of a class.
     """
 
     _esm = _static("index.js")
@@ -141,11 +146,12 @@ class Explorer(anywidget.AnyWidget):
         self._panels = Panels()
         # Looks from the first view on; without one nobody would see it.
         self._watched = False
-        self._looking = Looking(lambda seen: self.set_trait("lens", seen))
+        self._looking = Looking(lambda seen: self.tell("lens", seen))
         super().__init__(figures=self._panels.figures, marks=self._panels.marks)
         self.set_trait("run", {"phase": "empty", "fraction": 0.0, "message": ""})
         self.on_msg(self._on_command)
         self.observe(lambda _: self._look_again(), _SEEN_BY_THE_LENS)
+        supersede(self)
         if sweep is None:
             self.train()
         else:
@@ -386,10 +392,14 @@ class Explorer(anywidget.AnyWidget):
 
     def on_progress(self, phase: Phase, fraction: float, message: str) -> None:
         """Show how far the run is."""
-        self.set_trait("run", {"phase": phase, "fraction": fraction, "message": message})
+        self.tell("run", {"phase": phase, "fraction": fraction, "message": message})
 
     def on_epoch(self, found: Sweep | Measurement) -> None:
         """Show a finished epoch: the first builds the cube, a later one is added to it."""
+        with self.problems_shown("What was finished last cannot be shown"):
+            self._show_epoch(found)
+
+    def _show_epoch(self, found: Sweep | Measurement) -> None:
         if self._fresh or not _is_sweep(found):
             self._show_new(found)
             return
@@ -412,12 +422,16 @@ class Explorer(anywidget.AnyWidget):
         )
         # Open pages follow by themselves; this is for one that is opened later, and for none.
         if following:
-            self.epoch = epoch
+            self.tell("epoch", epoch)
         self._name_runs()
         self._look_again()
 
     def _on_refined(self, found: Sweep) -> None:
         """Show a finished epoch of a network between those of the grid."""
+        with self.problems_shown("The refined network cannot be shown"):
+            self._show_refined(found)
+
+    def _show_refined(self, found: Sweep) -> None:
         run, epoch = self._run, int(found.dataset.epoch[-1])
         point = {
             "epsilon": found.settings.epsilon[0],
@@ -458,20 +472,20 @@ class Explorer(anywidget.AnyWidget):
         axes = views.plot_axes(dataset)
         shape = (len(axes["epsilon"]), len(axes["regularization"]))
         heading = views.describe(dataset.attrs, shape if run.grid else (len(axes["model"]),))
-        self.set_trait("heading", heading)
+        self.tell("heading", heading)
         self._panels.show_limits(limits, max(run.planned, 1))
         # Choices are moved onto what is shown next; none is checked against what was before.
         self._moving = True
         if not self.cube or max(axes["attack_epsilon"]) != max(self.cube["axes"]["attack_epsilon"]):
-            self.attack_epsilon = views.middle_radius(axes["attack_epsilon"])
-        self.label = min(max(self.label, 0), len(axes["label"]) - 1)
+            self.tell("attack_epsilon", views.middle_radius(axes["attack_epsilon"]))
+        self.tell("label", min(max(self.label, 0), len(axes["label"]) - 1))
         for name in ("epsilon", "regularization", "attack_epsilon"):
-            setattr(self, name, min(max(getattr(self, name), axes[name][0]), axes[name][-1]))
+            self.tell(name, min(max(getattr(self, name), axes[name][0]), axes[name][-1]))
         if not run.grid:
-            self.model = self.model if self.model in axes["model"] else axes["model"][0]
-        self.epoch = finished - 1
-        self.set_trait("refined", list(run.refined))
-        self.set_trait(
+            self.tell("model", self.model if self.model in axes["model"] else axes["model"][0])
+        self.tell("epoch", finished - 1)
+        self.tell("refined", list(run.refined))
+        self.tell(
             "cube",
             {
                 "axes": axes,
@@ -490,7 +504,7 @@ class Explorer(anywidget.AnyWidget):
     def _name_runs(self) -> None:
         runs = {"names": [run.name for run in self._shown], "shown": self._current}
         if runs != self.runs:
-            self.set_trait("runs", runs)
+            self.tell("runs", runs)
 
     def _look_again(self) -> None:
         """Ask for the lens anew, where somebody watches it."""
@@ -525,17 +539,14 @@ class Explorer(anywidget.AnyWidget):
             "pause": self.pause,
             "resume": self.resume,
             "cancel": self.cancel,
+            "dismiss": self.dismiss,
         }
-        if kind not in commands:
-            return
-        try:
-            if kind == "train" and given:
-                # What the menus say is checked, and its data loaded, on the worker.
-                self._train_anew(**given)
-                return
-            commands[kind](**given)
-        except Exception as error:  # noqa: BLE001 - a click has nobody but the widget to tell
-            self.on_progress("failed", 0.0, f"{type(error).__name__}: {error}")
+        # What the browser says is checked, and its data loaded, on the worker.
+        if given:
+            commands["train"] = self._train_anew
+        if kind in commands:
+            with self.problems_shown(f"The Explorer could not {kind}"):
+                commands[kind](**given)
 
     def _train_anew(self, *, keep: bool = False, **settings: Any) -> None:
         with self._starting:
@@ -555,7 +566,7 @@ class Explorer(anywidget.AnyWidget):
             low, high = min(self.cube["axes"][name]), max(self.cube["axes"][name])
             if not low <= value <= high:
                 message = f"{name} must be on the trained grid, {low:g} to {high:g}; got {value!r}."
-                raise tl.TraitError(message)
+                raise OffTheGridError(message)
         elif not (math.isfinite(value) and value >= 0):
             message = f"{name} must be a finite number of at least 0; got {value!r}."
             raise tl.TraitError(message)
@@ -568,7 +579,7 @@ class Explorer(anywidget.AnyWidget):
         if name not in names and name:
             known = ", ".join(map(repr, names)) or "none, a grid of networks is shown"
             message = f"model must be one of {known}; got {name!r}."
-            raise tl.TraitError(message)
+            raise OffTheGridError(message)
         return name
 
     @tl.validate("image")
@@ -586,7 +597,7 @@ class Explorer(anywidget.AnyWidget):
             size = len(self.cube["axes"]["label"]) if name == "label" else self.cube["finished"]
             if not 0 <= value < size:
                 message = f"{name} must be from 0 to {size - 1}; got {value}."
-                raise tl.TraitError(message)
+                raise OffTheGridError(message)
         return value
 
 

@@ -31,6 +31,8 @@ _RATE = 15.0
 # ordinary priority: whatever a redraw wakes up runs at once, and beside other busy programs the
 # training still goes on (an idle-time priority would starve there, holding Python's lock).
 _NICENESS = 19
+# For what a person waits to see: behind the browser, but not behind every other busy program.
+_PROMPT_NICENESS = 5
 
 
 class Step(Protocol):
@@ -202,15 +204,15 @@ def giving_way() -> Iterator[None]:
     """
     from qwidgets.sweep import one_core_spared  # loads PyTorch
 
-    _lower_priority()
+    _lower_priority(_NICENESS)
     with one_core_spared():
         yield
 
 
-def _lower_priority() -> None:
+def _lower_priority(niceness: int) -> None:
     if sys.platform == "linux":
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 R = TypeVar("R")
@@ -261,7 +263,7 @@ class Latest(Generic[R]):
             self._wanted = []
 
     def _run(self) -> None:
-        _lower_priority()
+        _lower_priority(_PROMPT_NICENESS)
         while True:
             with self._changed:
                 if not self._wanted:

@@ -59,6 +59,14 @@ CHROMIUM_ARGUMENTS = (
     "--disable-sync",
 )
 
+# Hints for a person's first Explorer are dismissed, as they are for everyone after it; a page that
+# is to show them sets the key to another value.
+_FAMILIAR = """
+try {
+  const key = 'qwidgets-hints';
+  localStorage.getItem(key) ?? localStorage.setItem(key, 'dismissed');
+} catch { /* This page has no storage, and shows no hints. */ }
+"""
 
 _SERVER_CONFIGURATION = {
     "ServerApp": {
@@ -203,6 +211,7 @@ def start_lab(browser: Browser, directory: Path) -> Iterator[Lab]:
         url = _wait_for_server(server, record, token, log)
         context = browser.new_context(viewport=VIEWPORT)
         context.set_default_timeout(30_000)
+        context.add_init_script(_FAMILIAR)
         try:
             yield Lab(url=url, token=token, root=root, context=context)
         finally:
@@ -391,6 +400,7 @@ def open_offline(
             requests.append(socket_route.url)
             socket_route.close()
 
+        context.add_init_script(_FAMILIAR)
         context.route("**/*", refuse)
         context.route_web_socket("**/*", refuse_socket)
         page = context.new_page()

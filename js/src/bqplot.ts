@@ -1,0 +1,87 @@
+// The models and views of bqplot, which the page's widget manager keeps.
+
+import type { AnyModel } from "@anywidget/types";
+import { MARKS, type MarkName, PANELS, type Panel, type Traits } from "./contract";
+import type { Mark, Marks } from "./marks";
+
+/** What a bqplot figure view needs in order to be shown inside our own element. */
+interface FigureView {
+  el: HTMLElement;
+  luminoWidget: { processMessage(message: unknown): void };
+  remove(): void;
+}
+
+interface FigureModel {
+  get(name: "marks"): Mark[];
+}
+
+/** What a model knows of the kernel behind it. */
+interface Connected {
+  comm_live: boolean;
+  on(name: "comm_live_update", callback: () => void): void;
+}
+
+interface Manager {
+  get_model(id: string): Promise<Mark & FigureModel & Connected>;
+  create_view(model: unknown): Promise<FigureView>;
+}
+
+const idOf = (reference: string) => reference.slice("IPY_MODEL_".length);
+const managerOf = (model: AnyModel<Traits>) => model.widget_manager as unknown as Manager;
+
+export interface Linked {
+  marks: Marks;
+  /** Place of each mark among those of its figure. */
+  order: ReadonlyMap<MarkName, number>;
+}
+
+/** @param connected Is told now, and when it changes, whether there is a kernel. */
+export async function link(
+  model: AnyModel<Traits>,
+  connected: (live: boolean) => void,
+): Promise<Linked> {
+  const manager = managerOf(model);
+  const references = model.get("marks");
+  const models = await Promise.all(MARKS.map((name) => manager.get_model(idOf(references[name]))));
+  const marks = Object.fromEntries(MARKS.map((name, i) => [name, models[i] as Mark])) as Marks;
+  const [one] = models;
+  one?.on("comm_live_update", () => connected(one.comm_live));
+  if (one) connected(one.comm_live);
+  const figures = model.get("figures");
+  const order = new Map<MarkName, number>();
+  for (const panel of PANELS) {
+    const inside = (await manager.get_model(idOf(figures[panel]))).get("marks");
+    for (const name of MARKS) {
+      const index = inside.indexOf(marks[name]);
+      if (index >= 0) order.set(name, index);
+    }
+  }
+  return { marks, order };
+}
+
+/** Show the figures in their slots; returns what removes them. */
+export function placeFigures(
+  model: AnyModel<Traits>,
+  slots: Record<Panel, HTMLElement>,
+  failed: (error: unknown) => void,
+): () => void {
+  const manager = managerOf(model);
+  const references = model.get("figures");
+  let removed = false;
+  const placed: FigureView[] = [];
+  const place = async (name: Panel) => {
+    const view = await manager.create_view(await manager.get_model(idOf(references[name])));
+    if (removed) return view.remove();
+    placed.push(view);
+    slots[name].append(view.el);
+    // bqplot draws once it is told that it is in the page; a Lumino parent would send the same.
+    for (const type of ["before-attach", "after-attach"]) {
+      view.luminoWidget.processMessage({ type, isConflatable: false, conflate: () => false });
+    }
+  };
+  for (const name of PANELS) place(name).catch(failed);
+  return () => {
+    removed = true;
+    for (const view of placed) view.remove();
+  };
+}

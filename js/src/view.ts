@@ -1,0 +1,368 @@
+// One view of the Explorer in a page: its parts, laid out, and each drawn by itself.
+
+import type { AnyModel } from "@anywidget/types";
+import { placeFigures } from "./bqplot";
+import { Commands } from "./commands";
+import { type MarkName, PANELS, type Panel, type Request, type Run, type Traits } from "./contract";
+import { Controls } from "./controls";
+import type { Cube } from "./cube";
+import { h } from "./dom";
+import { EmptyState } from "./empty";
+import { type Exportable, ExportMenu, type Scheme } from "./export";
+import { FigureReader } from "./figure";
+import { Header, Readout } from "./header";
+import { Hover } from "./hover";
+import { Lens } from "./lens";
+import { Models } from "./models";
+import { PhaseSpace } from "./phase";
+import { Plane } from "./plane";
+import { inWords, Problems, type Remedy } from "./problems";
+import { type Series, seriesOf, type Table, tableOf } from "./readings";
+import { Refine } from "./refine";
+import { FullScreen } from "./screen";
+import { Guard, Setup, stakes } from "./setup";
+import type { Choice, Choices } from "./state";
+import { type Hint, Tour } from "./tour";
+
+export type Changed = ReadonlySet<keyof Choice> | "all";
+
+/** What all views of an Explorer show. */
+export interface Explored {
+  readonly model: AnyModel<Traits>;
+  readonly choices: Choices;
+  readonly cube: Cube | null;
+  /** How far the work is; it ends with the kernel. */
+  readonly run: Run;
+  /** Whether there is a kernel to work in. */
+  readonly live: boolean;
+  /** Place of each mark among those of its figure. */
+  readonly order: ReadonlyMap<MarkName, number>;
+}
+
+const TITLES: Record<Panel, string> = {
+  plane: "Uncertainty plane",
+  neighborhood: "Uncertainty plane",
+  tradeoff: "Accuracy and robustness",
+  curves: "Training",
+  robustness: "Robust accuracy",
+};
+const NOTES = {
+  tradeoff: "— Pareto front",
+  curves: "clean —  robust - -",
+  robustness: "± 1 standard error",
+};
+const PHASE_NOTE = "Wigner function W; negative: not classical";
+
+const withoutFigures = (error: unknown) =>
+  "The figures cannot be shown: the front end of bqplot did not load. Install bqplot where Jupyter " +
+  `runs, restart Jupyter and reload this page. (${inWords(error)})`;
+
+export class View {
+  readonly problems = new Problems();
+  private readonly readout = new Readout();
+  private readonly phase = new PhaseSpace();
+  private readonly commands: Commands;
+  /** Its own, as a click may come before the lens has been seen. */
+  private readonly looking: Commands;
+  private readonly header: Header;
+  private readonly guard: Guard;
+  private readonly empty: EmptyState;
+  private readonly controls: Controls;
+  private readonly models: Models;
+  private readonly refine: Refine;
+  private readonly setup: Setup;
+  private readonly plane: Plane;
+  private readonly lens: Lens;
+  private readonly hover: Hover;
+  private readonly tour: Tour;
+  private readonly root: HTMLElement;
+  private readonly ends: (() => void)[] = [];
+
+  constructor(
+    private readonly explored: Explored,
+    private readonly el: HTMLElement,
+  ) {
+    const { model, choices } = explored;
+    const send = (request: Request) => model.send(request);
+    const live = () => explored.live;
+    this.commands = new Commands(send);
+    this.looking = new Commands(send);
+    this.guard = new Guard(this.commands, () => stakes(explored.cube));
+    const trainAgain = () => this.guard.ask({});
+    this.header = new Header(this.commands, trainAgain);
+    this.empty = new EmptyState(trainAgain);
+    this.controls = new Controls(choices, model.get("heading"));
+    this.models = new Models(choices);
+    this.refine = new Refine(choices, this.commands, live);
+    this.setup = new Setup(this.guard, this.commands);
+    this.controls.element.prepend(this.models.element);
+    this.controls.element.append(this.refine.element, this.setup.element);
+    this.plane = new Plane(choices);
+    this.lens = new Lens(choices, live);
+
+    const slot = () => h("div", { class: "qw-figure" });
+    const figures: Record<Panel, HTMLElement> = {
+      plane: this.plane.attack,
+      neighborhood: this.plane.neighborhood,
+      tradeoff: slot(),
+      curves: slot(),
+      robustness: slot(),
+    };
+    const framed = (name: keyof typeof NOTES) =>
+      panel(`qw-${name}`, TITLES[name], NOTES[name], figures[name]);
+    const panels = h(
+      "div",
+      { class: "qw-panels" },
+      this.plane.element,
+      panel("qw-phase-space", "Phase space", PHASE_NOTE, this.phase.element),
+      framed("tradeoff"),
+      framed("curves"),
+      framed("robustness"),
+      this.lens.element,
+    );
+    this.root = h(
+      "div",
+      { class: "qw-root" },
+      ...[this.header.element, this.guard.element, this.readout.element],
+      h("div", { class: "qw-body" }, this.controls.element, panels, this.empty.element),
+    );
+    this.hover = new Hover(this.root, [...this.readers(figures), this.phase]);
+    makeReadable(this.phase.area, "Phase space");
+
+    const run = (action: () => Promise<void>) => {
+      action().catch((error: unknown) => this.problems.show("action", `${inWords(error)}.`));
+    };
+    const menu = new ExportMenu(
+      this.exportables(panels),
+      run,
+      (scheme, work) => this.inColors(scheme, work),
+      () => this.readout.text,
+    );
+    const screen = new FullScreen(el, run);
+    this.tour = new Tour(hints(this.controls, this.plane, menu));
+    const tools = [menu.element, screen.button, this.tour.button];
+    this.header.element.append(h("div", { class: "qw-tools qw-screen-only" }, ...tools));
+    this.root.append(this.tour.element, this.problems.element);
+    el.classList.add("qw-explorer");
+    // Keys pressed here belong to the controls, not to the notebook's shortcuts. JupyterLab looks
+    // for the mark from the focused element upwards and takes the first selector that matches, so
+    // it must stand on every element that can have the focus.
+    for (const element of [
+      el,
+      ...this.root.querySelectorAll("input, select, button, [tabindex]"),
+    ]) {
+      element.setAttribute("data-lm-suppress-shortcuts", "true");
+    }
+    el.append(this.root);
+
+    this.ends.push(
+      () => this.looking.settle(),
+      ...[
+        menu,
+        screen,
+        this.tour,
+        this.header,
+        this.controls,
+        this.phase,
+        this.lens,
+        this.hover,
+      ].map((part) => () => part.dispose()),
+    );
+    this.listen();
+    this.ends.push(
+      placeFigures(model, figures, (error) => this.problems.show("figures", withoutFigures(error))),
+    );
+  }
+
+  dispose(): void {
+    for (const end of this.ends) end();
+  }
+
+  show(changed: Changed): void {
+    const { cube, choices, run } = this.explored;
+    const all = changed === "all";
+    this.root.classList.toggle("qw-waiting", !cube);
+    this.empty.show(cube !== null, run);
+    if (!cube) return;
+    this.part("controls", () => {
+      if (all) {
+        this.controls.setCube(cube);
+        this.models.setCube(cube);
+        this.root.classList.toggle("qw-of-models", cube.models.length > 0);
+      } else this.controls.show();
+      this.models.show(choices.now);
+      this.refine.show(cube, choices.now, run);
+    });
+    this.part("readout line", () => {
+      if (all) this.readout.setCube(cube);
+      this.readout.show(cube, choices.now);
+    });
+    this.part("uncertainty plane", () => this.plane.show(cube, choices.now));
+    if (all || changed.size > 1 || !changed.has("attack_epsilon"))
+      this.part("phase space", () => this.phase.show(cube, choices.now));
+    this.part("words of the attack lens", () => this.lens.show(cube, choices.now));
+    this.part("values", () => this.hover.refresh());
+    if (all) this.tour.offer();
+  }
+
+  /** Show how far the work is, and whether there can be any. */
+  showRun(): void {
+    const { model, cube, choices, run, live } = this.explored;
+    if (!live) {
+      // Nobody is there to act, or to say so.
+      this.commands.settle();
+      this.looking.settle();
+      this.guard.close();
+    }
+    this.header.setRun(run);
+    this.empty.show(cube !== null, run);
+    if (cube) {
+      this.refine.show(cube, choices.now, run);
+      this.lens.show(cube, choices.now);
+    }
+    this.setup.show(model.get("runs"), run, cube, live);
+  }
+
+  /** Show what changes in the kernel, now and until the end. */
+  private listen(): void {
+    const { model } = this.explored;
+    const shown = {
+      heading: () => this.header.setHeading(model.get("heading")),
+      run: () => this.showRun(),
+      runs: () => this.showRun(),
+      problem: () => this.showProblem(),
+      lens: () => this.showLens(),
+    };
+    this.show("all");
+    for (const [name, show] of Object.entries(shown)) {
+      model.on(`change:${name}`, show);
+      this.ends.push(() => model.off(`change:${name}`, show));
+      show();
+    }
+    if (this.explored.live && model.get("lens").state === "empty")
+      this.looking.ask({ type: "look" });
+  }
+
+  private showProblem(): void {
+    const { model } = this.explored;
+    // It may be the answer to what was asked for.
+    this.commands.settle();
+    this.problems.show("kernel", model.get("problem"), undefined, () =>
+      model.send({ type: "dismiss" } satisfies Request),
+    );
+  }
+
+  private showLens(): void {
+    const lens = this.explored.model.get("lens");
+    if (lens.state !== "empty") this.looking.settle();
+    this.part("attack lens", () => this.lens.setLens(lens));
+  }
+
+  /** Draw a part by itself: one that fails leaves the others as they should be. */
+  private part(name: string, draw: () => void): void {
+    const again = () => {
+      this.show("all");
+      this.showLens();
+    };
+    const remedy: Remedy = { label: "Draw again", action: again };
+    const what = `The ${name} cannot be drawn`;
+    try {
+      draw();
+      this.problems.show(what, "");
+    } catch (error) {
+      this.problems.show(what, `${what}. ${inWords(error)}`, remedy);
+    }
+  }
+
+  /** Everything that a figure shows. */
+  private series(name: Panel): Series[] {
+    const { cube, choices } = this.explored;
+    return cube ? seriesOf(name, cube, choices.now) : [];
+  }
+
+  private readers(figures: Record<Panel, HTMLElement>): FigureReader[] {
+    return PANELS.map((name) => {
+      const placed = () =>
+        this.series(name).flatMap((series) => {
+          const index = this.explored.order.get(series.mark);
+          return index === undefined ? [] : [{ index, series }];
+        });
+      makeReadable(figures[name], TITLES[name]);
+      return new FigureReader(figures[name], placed, name === "curves" || name === "robustness");
+    });
+  }
+
+  /** What can be saved: each panel, and all of them. */
+  private exportables(panels: HTMLElement): Exportable[] {
+    const { explored } = this;
+    // What is no figure has numbers of its own kind.
+    const own: Record<string, () => Table> = {
+      "phase-space": () => this.phase.table(),
+      lens: () => this.lens.table(),
+    };
+    const figure = (name: string) => {
+      const other = explored.choices.now.plane === "neighborhood" && explored.cube?.measured();
+      return this.series(name === "plane" && other ? "neighborhood" : (name as Panel));
+    };
+    const parts = [...panels.querySelectorAll<HTMLElement>(".qw-panel")].map((element) => {
+      const name = [...element.classList].find((css) => css !== "qw-panel")?.slice(3) ?? "panel";
+      const title = element.getAttribute("aria-label") ?? name;
+      return { name, title, element, table: own[name] ?? (() => tableOf(figure(name))) };
+    });
+    const figures = parts.filter(({ name }) => !(name in own));
+    const table = () => tableOf(figures.flatMap(({ name }) => figure(name)));
+    return [...parts, { name: "explorer", title: "Everything", element: this.root, table }];
+  }
+
+  /** Do something while the page has the colours of a scheme, unseen. */
+  private inColors<T>(scheme: Scheme, work: () => T): T {
+    const { el, phase, lens } = this;
+    const css = `qw-in-${scheme}`;
+    const recolor = () => {
+      phase.recolor();
+      lens.recolor();
+    };
+    el.classList.add(css);
+    recolor();
+    try {
+      return work();
+    } finally {
+      el.classList.remove(css);
+      recolor();
+    }
+  }
+}
+
+function panel(css: string, title: string, note: string, body: HTMLElement): HTMLElement {
+  const head = h("div", { class: "qw-panel-head" }, h("h3", {}, title));
+  head.append(h("span", { class: "qw-note" }, note));
+  return h("section", { class: `qw-panel ${css}`, "aria-label": title }, head, body);
+}
+
+/** Let the arrow keys read the values of a panel, as the pointer does. */
+function makeReadable(area: HTMLElement, title: string): void {
+  area.tabIndex = 0;
+  area.setAttribute("role", "group");
+  area.setAttribute("aria-label", `${title}: the arrow keys read its values`);
+}
+
+/** What a person who sees an Explorer for the first time may not find. */
+function hints(controls: Controls, plane: Plane, menu: ExportMenu): Hint[] {
+  const control = (css: string) => controls.element.querySelector<HTMLElement>(css);
+  const all: [HTMLElement | null, string][] = [
+    [
+      control(".qw-epsilon"),
+      "Move the adversarial radius: every panel redraws at once, also while the networks train.",
+    ],
+    [
+      plane.element,
+      "Point at a dot, a line or the map, or go there with Tab and the arrow keys: the numbers, with standard errors.",
+    ],
+    [
+      control(".qw-epoch"),
+      "Play the epochs and watch the networks learn. Dots mark trained networks.",
+    ],
+    [menu.element, "Save each panel as a picture or its numbers as a table."],
+  ];
+  return all.flatMap(([target, text]) => (target ? [{ target, text }] : []));
+}

@@ -1,0 +1,45 @@
+"""A notebook cell that is run again takes the place of what it started before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    class Cancellable(Hashable, Protocol):
+        """Something that works in the background."""
+
+        def cancel(self) -> None:
+            """End the work; what is finished stays."""
+
+
+# The cell of each, and which of its executions. What a cell started is not found by name any more
+# once the cell ran again, but the kernel keeps it, and it would train on unseen.
+_started: WeakKeyDictionary[Cancellable, tuple[str, str]] = WeakKeyDictionary()
+
+
+def supersede(newcomer: Cancellable) -> None:
+    """Cancel what earlier executions of the running cell have started; does nothing elsewhere."""
+    place = _running_cell()
+    if place is None:
+        return
+    cell, execution = place
+    for other, (of_cell, of_execution) in list(_started.items()):
+        if of_cell == cell and of_execution != execution:
+            other.cancel()
+            del _started[other]
+    _started[newcomer] = place
+
+
+def _running_cell() -> tuple[str, str] | None:
+    """Identity of the cell and of its execution, where the front end tells them."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if not hasattr(shell, "get_parent"):
+        return None
+    request = shell.get_parent()
+    cell = request.get("metadata", {}).get("cellId")
+    return None if cell is None else (str(cell), str(request["header"]["msg_id"]))
