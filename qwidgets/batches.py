@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from qwidgets.measurement import measure
-from qwidgets.models import batched_forward, stack_parameters
+from qwidgets.models import batched_forward, gate_layers, stack_parameters
 from qwidgets.neighborhoods import measure_neighborhoods, unmeasured
 from qwidgets.training import Step, train
 
@@ -162,6 +162,7 @@ def advance(
     epsilon = work.epsilon[networks]
     # A copy, because threads that advance other batches evaluate through the same module.
     network = copy.deepcopy(work.network).to(work.device).eval()
+    gate_layers(network)
     forward = batched_forward(network, work.data.input_shape)
     probes = replace(
         work.probes,

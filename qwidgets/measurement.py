@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _VALUES_PER_ATTACK = 1 << 18
 # Points of lines evaluated at once: more would not stay in the processor's cache.
 _POINTS_AT_ONCE = 5_000
+# And values of them, where every point is an input of its own: a quick unit for convolutions too.
+_VALUES_PER_LINES = 1 << 19
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,7 +132,10 @@ def measure(
     per_image = abreast * len(probes.attack_epsilon) * probes.inputs[0].numel()
     images = max(1, _VALUES_PER_ATTACK // per_image)
     attacked = list(zip(probes.inputs.split(images), probes.labels.split(images), strict=True))
-    lines = probes.packets.flatten().split(max(1, _POINTS_AT_ONCE // (abreast * probes.points)))
+    points = _POINTS_AT_ONCE
+    if forward.strategy != "stacked":
+        points = min(points, _VALUES_PER_LINES // probes.inputs[0].numel())
+    lines = probes.packets.flatten().split(max(1, points // (abreast * probes.points)))
     groups = [
         dict(zip(parameters, some, strict=True))
         for some in zip(*(value.split(abreast) for value in parameters.values()), strict=True)
