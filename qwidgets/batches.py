@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from qwidgets.measurement import measure
-from qwidgets.models import batched_forward, stack_parameters
+from qwidgets.models import batched_forward, gate_layers, stack_parameters
 from qwidgets.neighborhoods import measure_neighborhoods, unmeasured
 from qwidgets.training import Step, train
 
@@ -222,6 +222,7 @@ def _advance(
     epsilon = work.epsilon[networks][part]
     # A copy, because threads that advance other batches evaluate through the same module.
     network = copy.deepcopy(work.network).to(work.device).eval()
+    gate_layers(network)
     forward = batched_forward(network, work.data.input_shape, strategy=work.strategy)
     probes = replace(
         work.probes,

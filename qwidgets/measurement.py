@@ -28,14 +28,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from qwidgets.models import BatchedForward
+    from qwidgets.models import BatchedForward, Strategy
 
     Record = dict[str, NDArray[Any]]
 
 # Units of work: small enough that a consumer can draw, pause or cancel between two of them.
 VALUES_PER_ATTACK = 1 << 18
 # Points of lines evaluated at once: more would not stay in the processor's cache.
-POINTS_AT_ONCE = 5_000
+_POINTS_AT_ONCE = 5_000
+# And values of them, where every point is an input of its own: a quick unit for convolutions too.
+_VALUES_PER_LINES = 1 << 19
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,6 +97,13 @@ class Probes:
         return torch.linspace(-8, 8, self.points, dtype=torch.float64) * self.width
 
 
+def points_at_once(strategy: Strategy, features: int) -> int:
+    """Return how many points of lines are evaluated at once, except that a line is not divided."""
+    if strategy == "stacked":
+        return _POINTS_AT_ONCE
+    return min(_POINTS_AT_ONCE, _VALUES_PER_LINES // features)
+
+
 def measure(
     forward: BatchedForward, parameters: Mapping[str, Tensor], probes: Probes
 ) -> Generator[float, None, Record]:
@@ -130,7 +139,8 @@ def measure(
     per_image = abreast * len(probes.attack_epsilon) * probes.inputs[0].numel()
     images = max(1, VALUES_PER_ATTACK // per_image)
     attacked = list(zip(probes.inputs.split(images), probes.labels.split(images), strict=True))
-    lines = probes.packets.flatten().split(max(1, POINTS_AT_ONCE // (abreast * probes.points)))
+    points = points_at_once(forward.strategy, probes.inputs[0].numel())
+    lines = probes.packets.flatten().split(max(1, points // (abreast * probes.points)))
     groups = [
         dict(zip(parameters, some, strict=True))
         for some in zip(*(value.split(abreast) for value in parameters.values()), strict=True)

@@ -10,7 +10,7 @@ import psutil
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from qwidgets.measurement import POINTS_AT_ONCE, VALUES_PER_ATTACK
+from qwidgets.measurement import VALUES_PER_ATTACK, points_at_once
 from qwidgets.models import batched_forward, stack_parameters
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ def needed(work: Work) -> Memory:
     penalty = _PENALTY if training.regularizer == "gradient" and work.regularization.any() else 1
     minibatch = abreast * training.batch_size * one_image * penalty
     # Of the measurement: images under attack, points of lines, points of neighborhoods.
-    images = max(VALUES_PER_ATTACK // features, len(probes.attack_epsilon), POINTS_AT_ONCE)
+    lines = max(points_at_once(forward.strategy, features), probes.points)
+    images = max(VALUES_PER_ATTACK // features, len(probes.attack_epsilon), lines)
     points = min(_POINTS, max((1 << 20) // features, 2)) if work.detail else 0
     measuring = max(images * one_image, points * (one_image + _MOMENTS * _DOUBLE * features))
     labels, t = len(probes.packets), len(probes.kept_t)

@@ -641,6 +641,37 @@ def log_odds_against(logits: Tensor, y: Tensor) -> Tensor:
     return others - logits.gather(-1, index).squeeze(-1)
 
 
+def gate_layers(network: nn.Module) -> None:
+    """Let each layer of a network pass the gate, forwards and backwards; see `qwidgets.gate`.
+
+    One evaluation of a large network may take longer than a person wants to wait.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Changed in place: a copy of one's own.
+    """
+    for layer in network.modules():
+        if not any(layer.children()):
+            layer.register_forward_hook(_pass_both_ways)
+
+
+def _pass_both_ways(_layer: nn.Module, _inputs: object, output: object) -> None:
+    pass_gate()
+    # Inside of vmap a tensor takes no hook.
+    if isinstance(output, Tensor) and output.requires_grad and not _is_batched(output):
+        output.register_hook(_pass_backwards)
+
+
+def _pass_backwards(_gradient: Tensor) -> None:
+    pass_gate()
+
+
+def _is_batched(tensor: Tensor) -> bool:
+    batched: bool = torch._C._functorch.is_batchedtensor(tensor)  # noqa: SLF001
+    return batched
+
+
 @final
 class Classifier(nn.Module):
     """A network of anyone's, ready to be measured; see `classifier`.
@@ -715,6 +746,7 @@ def classifier(
         )
         raise TypeError(message) from error
     network = network.eval().float().requires_grad_(requires_grad=False)
+    gate_layers(network)
     tensors = itertools.chain(network.parameters(), network.buffers())
     device = next((tensor.device for tensor in tensors), torch.device("cpu"))
     shift, scale = _normalization(normalization, data.input_shape, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 
 import numpy as np
@@ -54,7 +55,7 @@ class Milestones:
     def __init__(self, explorer):
         self._explorer = explorer
         self._changed = threading.Condition()
-        explorer.observe(self._wake, ["run", "cube"])
+        explorer.observe(self._wake, ["run", "cube", "refined"])
 
     def _wake(self, _change):
         with self._changed:
@@ -392,3 +393,300 @@ def test_a_closed_explorer_leaves_nothing(sweep):
     shown = Explorer(sweep)
     shown.close()
     assert set(registry._instances) == before
+
+
+# The attack lens
+
+
+def numbers(lens, name):
+    array = lens["values"][name]
+    return np.frombuffer(array["data"], array["dtype"]).reshape(array["shape"])
+
+
+def test_the_lens_shows_the_network_at_the_sliders(make, sweep):
+    explorer = make(sweep)
+    assert explorer.lens["state"] == "empty"
+    explorer.epsilon, explorer.regularization, explorer.label, explorer.image = 0.1, 0.3, 4, 2
+    seen = explorer.look()
+    index = (sweep.data.test_labels == 4).nonzero()[2, 0]
+    expected = qw.lens(
+        sweep.model(epsilon=0.1, regularization=0.3),
+        sweep.data.test_inputs[index],
+        4,
+        epsilon=explorer.attack_epsilon,
+        radius=sweep.dataset.attrs["neighborhood_radius"],
+        steps=sweep.dataset.attrs["measurement_attack_steps"],
+    )
+    for name in ("image", "attacked", "probability", "momentum_std", "momentum_std_error"):
+        np.testing.assert_array_equal(getattr(seen, name), getattr(expected, name))
+        wire = numbers(explorer.lens, name)
+        np.testing.assert_array_equal(wire, getattr(expected, name).astype(np.float32))
+    of = {key: explorer.lens[key] for key in ("epsilon", "regularization", "kind", "epoch")}
+    assert of == {"epsilon": 0.1, "regularization": 0.3, "kind": "trained", "epoch": 2}
+    assert (explorer.lens["label"], explorer.lens["image"]) == (4, 2)
+
+
+def test_between_networks_the_lens_says_which_is_the_nearest(make, sweep):
+    explorer = make(sweep)
+    explorer.epsilon, explorer.regularization = 0.07, 0.1
+    explorer.look()
+    assert (explorer.lens["epsilon"], explorer.lens["regularization"]) == (0.1, 0.0)
+
+
+def test_the_lens_follows_once_it_is_watched(make, sweep):
+    explorer = make(sweep)
+    changed = threading.Condition()
+    explorer.observe(lambda _: [changed.acquire(), changed.notify_all(), changed.release()], "lens")
+    explorer.epsilon = 0.1
+    assert explorer.lens["state"] == "empty"
+    explorer._handle_custom_msg({"type": "look"}, [])
+    for name, value in (("epsilon", 0.0), ("label", 7), ("image", 3), ("attack_epsilon", 0.2)):
+        setattr(explorer, name, value)
+        with changed:
+            assert changed.wait_for(
+                lambda name=name, value=value: explorer.lens.get(name) == value, 30
+            )
+    assert explorer._looking.wait(30)
+    # An image that the next class does not have is its last one.
+    explorer.image = 10_000
+    assert explorer._looking.wait(30)
+    assert explorer.lens["image"] == explorer.lens["images"] - 1
+
+
+def test_a_lens_without_images_says_what_to_do(make, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    data = qw.Dataset.from_arrays(
+        torch.rand((60, 4), generator=generator), torch.arange(60) % 2, value_range=(0, 1)
+    )
+    settings = {"epsilon": [0], "regularization": [0], "epochs": 1, "probe_images": 1}
+    qw.sweep(data, **settings, progress=False).save(tmp_path / "own")
+    explorer = make(qw.open_sweep(tmp_path / "own"))
+    with pytest.raises(ValueError, match=r"open_sweep\(path, data=dataset\)"):
+        explorer.look()
+    assert explorer.lens["state"] == "missing"
+    assert "open_sweep(path, data=dataset)" in explorer.lens["message"]
+    again = make(qw.open_sweep(tmp_path / "own", data=data))
+    assert again.look().image.shape == (4,)
+
+
+def test_no_lens_before_anything_is_finished(make):
+    explorer = make(**ENDLESS)
+    explorer.cancel()
+    assert explorer._runner.join(30)
+    if explorer.sweep is None:
+        with pytest.raises(RuntimeError, match="wait for the first"):
+            explorer.look()
+
+
+# Refining
+
+
+def test_refining_streams_a_network_at_the_sliders(make, sweep):
+    explorer = make(sweep)
+    explorer.epsilon, explorer.regularization = 0.05, 0.1
+    runs = []
+    explorer.observe(lambda change: runs.append(change.new), "run")
+    explorer.refine(3)
+    assert explorer.wait(60) is sweep
+    assert {run["phase"] for run in runs} <= {"preparing", "refining", "done"}
+    assert runs[-1]["message"].startswith("Refined ε 0.05, λ 0.1 by 3 epochs")
+    [network], [refined] = explorer.refinements, explorer.refined
+    assert network.complete
+    about = {name: refined[name] for name in ("epsilon", "regularization", "finished", "complete")}
+    assert about == {"epsilon": 0.05, "regularization": 0.1, "finished": 4, "complete": True}
+    for name, values in views.plot_arrays(network.dataset).items():
+        np.testing.assert_array_equal(numbers(refined, name), values[:, 0, 0])
+    # The lens looks at this very network.
+    explorer.look()
+    of = [explorer.lens[name] for name in ("kind", "epsilon", "regularization", "epoch")]
+    assert of == ["refined", 0.05, 0.1, 3]
+
+
+def test_refined_networks_stay_and_are_not_trained_twice(make, sweep):
+    explorer = make(sweep)
+    for epsilon in (0.05, 0.07):
+        explorer.refine(1, epsilon=epsilon)
+        explorer.wait(60)
+    first = explorer.refinements
+    explorer.refine(1, epsilon=0.05)
+    explorer.wait(60)
+    assert explorer.refinements == first
+    assert [one["epsilon"] for one in explorer.refined] == [0.05, 0.07]
+    assert explorer.epsilon == 0.05
+
+
+def test_a_cancelled_refinement_can_be_begun_again(make, sweep):
+    explorer = make(sweep)
+    milestones = Milestones(explorer)
+    explorer.refine(100_000, epsilon=0.05)
+    milestones.wait(lambda e: bool(e.refined) and e.refined[0]["finished"] > 2)
+    explorer.cancel()
+    explorer.wait(30)
+    assert explorer.run["phase"] == "cancelled"
+    assert re.fullmatch(
+        r"Cancelled in epoch \d+ of refining ε 0\.05, λ 0; \d+ of its epochs are kept",
+        explorer.run["message"],
+    )
+    assert not explorer.refined[0]["complete"]
+    explorer.refine(1, epsilon=0.05)
+    explorer.wait(60)
+    assert [one["complete"] for one in explorer.refined] == [True]
+    assert explorer.refined[0]["epochs"] == 1
+
+
+def test_nothing_is_refined_on_the_grid_or_without_one(make, sweep):
+    explorer = make(sweep)
+    with pytest.raises(ValueError, match=r"between the networks of the grid, got ε 0\.1, λ 0\.3"):
+        explorer.refine(epsilon=0.1, regularization=0.3)
+    # A click has nobody but the widget to tell; what is shown stays as it was.
+    told = []
+    explorer.observe(lambda change: told.append(change.new), "problem")
+    for _ in range(2):
+        explorer._handle_custom_msg({"type": "refine"}, [])
+    words = "The Explorer could not refine. ValueError: refine needs a point between the networks"
+    assert explorer.problem.startswith(words)
+    # Each click has its answer, also where it is the same.
+    assert told == [explorer.problem, "", explorer.problem]
+    assert explorer.run["phase"] == "done"
+    fresh = make(**ENDLESS)
+    fresh.cancel()
+    assert fresh._runner.join(30)
+    if fresh.sweep is None:
+        with pytest.raises(RuntimeError, match="grid of trained networks"):
+            fresh.refine()
+
+
+def test_only_one_thing_is_trained_at_a_time(make):
+    explorer = make(**ENDLESS)
+    Milestones(explorer).wait(finished(2))
+    runner = explorer._runner
+    explorer.refine()
+    explorer.train(keep=True)
+    assert explorer._runner is runner
+    with pytest.raises(RuntimeError, match="cancel it"):
+        explorer.show(0)
+
+
+# Keeping
+
+
+def test_what_is_shown_is_kept_if_asked_and_can_be_returned_to(make):
+    explorer = make(**TINY, epochs=2)
+    first = explorer.wait(60)
+    explorer.refine(1, epsilon=0.05)
+    explorer.wait(60)
+    explorer.epsilon = 0.1
+    explorer.train(keep=True, data="moons", regularizer="weight_decay")
+    second = explorer.wait(60)
+    assert second.settings.data == "moons"
+    assert second.settings.regularizer == "weight_decay"
+    assert second.settings.epochs == 2
+    # Radii and strengths are those of the new data and regularizer.
+    assert len(second.settings.epsilon) == len(second.settings.regularization) == 8
+    assert explorer.kept == (first, second)
+    assert explorer.refined == []
+    assert_shows(explorer.cube, second.dataset)
+    assert explorer.runs["shown"] == 1
+    explorer._handle_custom_msg({"type": "show", "index": 0}, [])
+    assert explorer.sweep is first
+    assert_shows(explorer.cube, first.dataset)
+    assert [one["epsilon"] for one in explorer.refined] == [0.05]
+    assert explorer.runs["names"][0].endswith("2 epochs · 1 refined")
+    with pytest.raises(IndexError, match="from 0 to 1, got 2"):
+        explorer.show(2)
+
+
+def test_otherwise_the_first_new_epoch_takes_its_place(make):
+    explorer = make(**TINY, epochs=2)
+    first = explorer.wait(60)
+    explorer.train()
+    second = explorer.wait(60)
+    assert explorer.kept == (second,)
+    assert second is not first
+
+
+def test_wrong_new_settings_are_refused_and_change_nothing(make):
+    explorer = make(**TINY, epochs=1)
+    shown = explorer.wait(60)
+    with pytest.raises(ValueError, match="did you mean 'moons'"):
+        explorer.train(data="moon")
+    assert explorer.sweep is shown
+    # The browser's are refused in the worker, which tells.
+    explorer._handle_custom_msg({"type": "train", "keep": False, "model": "conv", "width": -1}, [])
+    with pytest.raises(ValueError, match="width must be"):
+        explorer.wait(60)
+    assert explorer.run["phase"] == "failed"
+    assert explorer.sweep is shown
+    explorer.train(width=0.5)
+    assert explorer.wait(60).settings.width == 0.5
+
+
+# Models of one's own
+
+
+def test_models_of_ones_own_are_measured_side_by_side(make, sweep):
+    models = {
+        "clean": sweep.model(epsilon=0, regularization=0),
+        "robust": sweep.model(epsilon=0.1, regularization=0.3),
+    }
+    explorer = make(models=models, data=sweep.data, attack_steps=5, probe_images=1)
+    runs = []
+    explorer.observe(lambda change: runs.append(change.new), "run")
+    measured = explorer.wait(60)
+    assert measured.names == ("clean", "robust")
+    assert {run["phase"] for run in runs} <= {"preparing", "measuring", "done"}
+    assert explorer.run["message"].startswith("Measured 2 models")
+    cube = explorer.cube
+    assert (cube["axes"]["model"], cube["epochs"], cube["finished"]) == (["clean", "robust"], 0, 1)
+    for name, values in views.plot_arrays(measured.dataset).items():
+        np.testing.assert_array_equal(numbers(cube, name), values)
+    assert explorer.model == "clean"
+    explorer.model = "robust"
+    explorer.look()
+    assert (explorer.lens["kind"], explorer.lens["model"]) == ("own", "robust")
+    with pytest.raises(TraitError, match="must be one of 'clean', 'robust'; got 'other'"):
+        explorer.model = "other"
+    with pytest.raises(RuntimeError, match="grid of trained networks"):
+        explorer.refine()
+
+
+def test_one_model_and_a_measurement_are_shown(make, sweep):
+    network = sweep.model(epsilon=0.1, regularization=0.3)
+    explorer = make(model=network, data=sweep.data, probe_images=1, detail=False)
+    measured = explorer.wait(60)
+    assert explorer.heading["subtitle"].startswith("digits · your model")
+    again = make(measured)
+    assert again.sweep is measured
+    assert again.run["message"] == "1 model, measured and not trained"
+    assert again.cube["values"].keys() == explorer.cube["values"].keys()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"models": {}}, TypeError, "data must be given with models of your own"),
+        ({"model": torch.nn.Linear(64, 10)}, TypeError, "data must be given"),
+        ({"models": {}, "data": qw.load_data("digits")}, ValueError, "at least one network"),
+        (
+            {"model": torch.nn.Linear(64, 10), "data": qw.load_data("digits")},
+            ValueError,
+            "must take inputs of shape",
+        ),
+        (
+            {"model": torch.nn.Linear(2, 2), "models": {}, "data": qw.load_data("moons")},
+            TypeError,
+            "the same choice",
+        ),
+        (
+            {"model": torch.nn.Linear(2, 2), "data": qw.load_data("moons"), "epochs": 3},
+            TypeError,
+            "epochs",
+        ),
+    ],
+)
+def test_wrong_models_are_refused_at_once_and_leave_nothing(settings, error, words):
+    before = set(registry._instances)
+    with pytest.raises(error, match=words):
+        Explorer(**settings)
+    assert set(registry._instances) == before
+    assert training_threads() == []

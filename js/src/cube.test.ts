@@ -269,3 +269,137 @@ describe("cube", () => {
     expect(() => cube.at("velocity", at(cube, 0, 0), 0)).toThrow("velocity");
   });
 });
+
+describe("refined networks", () => {
+  const numbers = (epoch: number) => ({
+    clean_accuracy: [10 + epoch],
+    robust_accuracy: [20 + epoch, 30 + epoch, 40 + epoch],
+    position_std: [50 + epoch, 60 + epoch],
+    packet: [1, 0, 1, 0, 1, 0, 1, 0, 1, 0].map((bit) => toHalf(bit)),
+  });
+  const names = ["clean_accuracy", "robust_accuracy", "position_std", "packet"] as const;
+  const buffers = (epoch: number) =>
+    names.map((name) => {
+      const values = numbers(epoch)[name];
+      return wire(name === "packet" ? "float16" : "float32", [values.length], values).data;
+    });
+  const point = { epsilon: 0.05, regularization: 0.02 };
+  const message = (epoch: number, epochs: number, index = 0) => ({
+    type: "refined" as const,
+    index,
+    epoch,
+    names: [...names],
+    ...point,
+    epochs,
+    finished: epoch + 1,
+    complete: epoch === epochs,
+  });
+
+  it("take the place of the interpolation at their point, solid once complete", () => {
+    const cube = new Cube(makeWire());
+    expect(at(cube, 0.05, 0.02).trained).toBe(false);
+    for (let epoch = 0; epoch <= 3; epoch++) {
+      cube.appendRefined(message(epoch, 3), buffers(epoch));
+      const place = at(cube, 0.05, 0.02);
+      expect(place.networks).toEqual([12]);
+      expect(place.trained).toBe(epoch === 3);
+      expect(cube.dots).toHaveLength(epoch === 3 ? 13 : 12);
+      // The newest epoch of the grid shows the newest of its own.
+      expect(cube.at("clean_accuracy", place, EPOCHS)).toBe(10 + epoch);
+      expect(cube.at("position_std", place, 0, 1)).toBe(60);
+      expect(cube.robust(place, EPOCHS, 0.1)).toBe(30 + epoch);
+    }
+    // A value that went through text is still that point; another is not.
+    expect(at(cube, 0.05 * (1 + 1e-12), 0.02).trained).toBe(true);
+    expect(at(cube, 0.0501, 0.02).refined).toBeUndefined();
+    expect(cube.packet(at(cube, 0.05, 0.02), 1, 1)).toHaveLength(T.length);
+  });
+
+  it("have epochs of their own, more or fewer than the grid", () => {
+    const cube = new Cube(makeWire());
+    for (let epoch = 0; epoch <= 1; epoch++) cube.appendRefined(message(epoch, 5), buffers(epoch));
+    const { refined } = at(cube, 0.05, 0.02);
+    expect(refined && [0, 1, 2].map((epoch) => cube.reached(refined, epoch))).toEqual([0, 1, 1]);
+    for (let epoch = 2; epoch <= 5; epoch++) cube.appendRefined(message(epoch, 5), buffers(epoch));
+    const { refined: whole } = at(cube, 0.05, 0.02);
+    expect(whole && [0, 1, 2].map((epoch) => cube.reached(whole, epoch))).toEqual([0, 1, 5]);
+  });
+
+  it("begin anew with epoch 0, and wait for the whole where its beginning was missed", () => {
+    const cube = new Cube(makeWire());
+    cube.appendRefined(message(4, 5), buffers(4));
+    expect(cube.refined).toHaveLength(0);
+    for (const epoch of [0, 1]) cube.appendRefined(message(epoch, 5), buffers(epoch));
+    cube.appendRefined(message(0, 2), buffers(0));
+    expect(cube.refined).toHaveLength(1);
+    expect(cube.refined[0]?.epochs).toBe(2);
+    expect(cube.at("clean_accuracy", at(cube, 0.05, 0.02), EPOCHS)).toBe(10);
+  });
+
+  it("come whole with the state of a page that is opened later", () => {
+    const growing = new Cube(makeWire());
+    for (let epoch = 0; epoch <= 2; epoch++)
+      growing.appendRefined(message(epoch, 2), buffers(epoch));
+    const whole = new Cube(makeWire());
+    const joined = (name: (typeof names)[number]) =>
+      [0, 1, 2].flatMap((epoch) => numbers(epoch)[name]);
+    whole.setRefined([
+      {
+        ...point,
+        epochs: 2,
+        finished: 3,
+        complete: true,
+        values: {
+          clean_accuracy: wire("float32", [3], joined("clean_accuracy")),
+          robust_accuracy: wire("float32", [3, 3], joined("robust_accuracy")),
+          position_std: wire("float32", [3, 2], joined("position_std")),
+          packet: wire("float16", [3, 2, 5], joined("packet")),
+        },
+      },
+    ]);
+    const place = at(whole, 0.05, 0.02);
+    for (const epoch of [0, 1, 2]) {
+      for (const k of [0, 1]) {
+        expect(whole.at("position_std", place, epoch, k)).toBe(
+          growing.at("position_std", at(growing, 0.05, 0.02), epoch, k),
+        );
+      }
+    }
+    whole.setRefined([]);
+    expect(at(whole, 0.05, 0.02).trained).toBe(false);
+    expect(whole.dots).toHaveLength(12);
+  });
+
+  it("are looked at from the nearest network of the grid until they are there", () => {
+    const cube = new Cube(makeWire());
+    const near = (epsilon: number, regularization: number) =>
+      cube.nearest({ epsilon, regularization, model: "" });
+    expect(near(0.04, 0)).toEqual({ epsilon: 0, regularization: 0 });
+    // Of two as near the lower, as in Python.
+    expect(near(0.05, 0.005)).toEqual({ epsilon: 0, regularization: 0 });
+    expect(near(0.06, 0.04)).toEqual({ epsilon: 0.1, regularization: 0.1 });
+    expect(near(0.3, 1)).toEqual({ epsilon: 0.3, regularization: 1 });
+  });
+});
+
+describe("models of one's own", () => {
+  it("take the place of the grid", () => {
+    const whole = makeWire();
+    const values = Object.fromEntries(
+      Object.entries(whole.values).map(([name, array]) => [
+        name,
+        { ...array, shape: [array.shape[0] as number, 12, ...array.shape.slice(3)] },
+      ]),
+    );
+    const models = Array.from({ length: 12 }, (_, i) => `model ${i}`);
+    const axes = { ...whole.axes, model: models, epsilon: [0], regularization: [0] };
+    const cube = new Cube({ ...whole, axes, values });
+    const of = (model: string) => cube.place({ epsilon: 0, regularization: 0, model });
+    expect(cube.networks).toBe(12);
+    models.forEach((name, i) => {
+      expect(of(name)).toEqual({ networks: [i], weights: [1], trained: true });
+      expect(cube.at("position_std", of(name), 0, 1)).toBe(i + 100);
+    });
+    expect(of("another")).toEqual(of("model 0"));
+  });
+});

@@ -214,9 +214,9 @@ export class Cube {
     return refined ? this.reached(refined, epoch) : epoch;
   }
 
-  /** Whether an epoch is a place's own: not one that stands for the slider's. */
-  reaches({ refined }: Place, epoch: number): boolean {
-    return epoch < Math.min((refined ?? this).finished, this.finished);
+  /** How many epochs are a place's own: not standing for the slider's. */
+  epochsOf({ refined }: Place): number {
+    return Math.min((refined ?? this).finished, this.finished);
   }
 
   /** The trained networks around a point, with bilinear weights in slider coordinates. */

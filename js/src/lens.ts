@@ -17,11 +17,17 @@ const CHANNELS = ["R", "G", "B"];
 class Picture {
   private readonly canvas = h("canvas", { role: "img" });
   private readonly mark = h("i", { class: "qw-lens-mark", hidden: true });
-  readonly cells = h("div", { class: "qw-lens-cells" }, this.canvas, this.mark);
+  readonly cells = h("div", { class: "qw-lens-cells qw-lens-none" }, this.canvas, this.mark);
   private readonly bar = h("canvas", { class: "qw-lens-bar", "aria-hidden": true });
   private readonly low = h("span");
   private readonly high = h("span");
-  private readonly scale = h("div", { class: "qw-lens-scale" }, this.low, this.bar, this.high);
+  private readonly scale = h(
+    "div",
+    { class: "qw-lens-scale qw-away" },
+    this.low,
+    this.bar,
+    this.high,
+  );
   private readonly caption = h("figcaption");
   readonly element: HTMLElement;
 

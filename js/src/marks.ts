@@ -30,8 +30,12 @@ export function paretoFront(x: ArrayLike<number>, y: ArrayLike<number>): number[
   return front.reverse();
 }
 
-/** A cross of two lines, one standard error to either side of a point. */
-export function errorBars(x: number, y: number, dx: number, dy: number) {
+/** A cross of two lines, one standard error to either side of a point; no length if unknown. */
+export function errorBars(x: number, y: number, xError: number, yError: number) {
+  const [dx, dy] = [xError, yError].map((error) => (Number.isFinite(error) ? error : 0)) as [
+    number,
+    number,
+  ];
   const pair = (a: number, b: number) => new Float32Array([a, b]);
   return { x: [pair(x - dx, x + dx), pair(x, x)], y: [pair(y, y), pair(y - dy, y + dy)] };
 }
@@ -113,12 +117,12 @@ export function drawMarks(
     marks.tradeoff_reference.set({ x: clean(reference), y: robust(reference) });
   }
   if (touched("epsilon", "regularization", "model", "attack_epsilon")) {
-    const x = f32(cube.finished, (e) => e);
+    // Each of its own length: a line that ends in a number that is none would be placed nowhere.
+    const lengths = [reference, place].map((at) => cube.epochsOf(at));
+    const x = lengths.map((length) => f32(length, (e) => e));
     const curve = (value: (at: Place, e: number) => number) =>
-      [reference, place].map((at) =>
-        f32(cube.finished, (e) => (cube.reaches(at, e) ? value(at, e) : Number.NaN)),
-      );
-    if (touched("epsilon", "regularization")) {
+      [reference, place].map((at, i) => f32(lengths[i] as number, (e) => value(at, e)));
+    if (touched("epsilon", "regularization", "model")) {
       marks.curves_clean.set({ x, y: curve((at, e) => cube.at("clean_accuracy", at, e)) });
     }
     marks.curves_robust.set({ x, y: curve((at, e) => cube.robust(at, e, radius)) });

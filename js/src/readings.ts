@@ -145,7 +145,6 @@ export function seriesOf(panel: Panel, cube: Cube, choice: Choice): Series[] {
   });
   const reference = single(0);
   const path = Array.from({ length: cube.epochOf(place, epoch) + 1 }, (_, e) => e);
-  const whole = Array.from({ length: cube.finished }, (_, e) => e);
 
   const plane = (kind: "plane" | "neighborhood", read: (where: Place, e: number) => Reading) => {
     const named = (mark: string, name: string, readings: Reading[]): Series => ({
@@ -193,7 +192,7 @@ export function seriesOf(panel: Panel, cube: Cube, choice: Choice): Series[] {
           mark,
           curve,
           name: curve ? "now" : "reference",
-          readings: whole.filter((e) => cube.reaches(where, e)).map((e) => accuracies(where, e)),
+          readings: Array.from({ length: cube.epochsOf(where) }, (_, e) => accuracies(where, e)),
         })),
       );
     case "robustness":

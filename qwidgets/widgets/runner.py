@@ -164,7 +164,9 @@ class Runner:
                 now = time.monotonic()
                 working = now - begun - self._held
                 left = working * (1 - step.fraction) / max(step.fraction, 1e-3)
-                told = f" · {_duration(working)}, {_duration(left)} left" if working > 1 else ""
+                told = (
+                    f" · {_duration(working)} so far, {_duration(left)} left" if working > 1 else ""
+                )
                 self._message = f"{job.title(step)}{told}"
                 self._check()
                 if now - last_report >= 1 / _RATE:

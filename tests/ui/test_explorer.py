@@ -417,6 +417,7 @@ def test_training_can_be_used_from_its_first_epoch_paused_and_cancelled(
     expect(view.readout("kind")).to_have_text("trained network")
 
     train.click()
+    view.root.locator(".qw-guard-replace").click()
     expect(view.status).to_have_text(re.compile(r"^(Preparing|Epoch \d+ of 200)"))
     expect(bar).to_be_visible()
     notebook.execute("e.close()")

@@ -1,0 +1,318 @@
+"""What the Explorer asks the kernel for: lens, refining, own models, another training."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import expect
+
+import qwidgets as qw
+
+from .view import EPOCHS, GEOMETRY, View, drag, first_view, significant
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .conftest import OpenNotebook, OpenOffline
+    from .lab import Notebook
+    from .view import Saved
+
+TALL = {"width": 1400, "height": 1900}
+PICTURES = ("image", "perturbation", "attacked", "position", "momentum")
+
+
+def show(path: Path) -> str:
+    return f"import qwidgets as qw\ne = qw.Explorer(qw.open_sweep({str(path)!r}))\ne"
+
+
+def wait_done(view: View, words: str) -> None:
+    """Wait for the end of a run, which a busy machine may put off."""
+    expect(view.status).to_have_text(re.compile(words), timeout=60_000)
+
+
+def wait_seen(view: View) -> None:
+    """Wait until the lens has its last picture, of what the sliders choose."""
+    there = ".qw-lens:not(.qw-lens-elsewhere) .qw-lens-momentum .qw-lens-cells:not(.qw-lens-none)"
+    expect(view.root.locator(there)).to_be_visible(timeout=30_000)
+
+
+def colors(view: View, picture: str) -> int:
+    count: int = view.root.locator(f".qw-lens-{picture} .qw-lens-cells canvas").evaluate(
+        "c => new Set(new Uint32Array("
+        "c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer)).size"
+    )
+    return count
+
+
+def lens_of(saved: Saved, epsilon: float, label: int, image: int, radius: float) -> qw.Lens:
+    data, attributes = saved.sweep.data, saved.sweep.dataset.attrs
+    index = (data.test_labels == label).nonzero()[image, 0]
+    return qw.lens(
+        saved.sweep.model(epsilon=epsilon, regularization=0),
+        data.test_inputs[index],
+        label,
+        epsilon=radius,
+        radius=attributes["neighborhood_radius"],
+        steps=attributes["measurement_attack_steps"],
+        seed=attributes["seed"],
+    )
+
+
+def test_the_lens_follows_every_choice_and_reads_each_pixel(
+    open_notebook: OpenNotebook, saved: Saved
+) -> None:
+    notebook = open_notebook(show(saved.path), viewport=TALL)
+    notebook.run(0)
+    view = first_view(notebook)
+    wait_seen(view)
+    note = view.root.locator(".qw-lens .qw-note")
+    expect(note).to_have_text(f"of the trained network at ε 0.00, λ 0.00, after epoch {EPOCHS}")
+    for picture in PICTURES:
+        assert colors(view, picture) >= 2
+    assert view.root.locator(".qw-lens-classes li").count() == 10
+
+    view.root.locator(".qw-lens-next").click()
+    view.select.select_option("4")
+    drag(view, "epsilon", 1.0)
+    drag(view, "attack_epsilon", 1.0)
+    expect(note).to_have_text(f"of the trained network at ε 0.20, λ 0.00, after epoch {EPOCHS}")
+    expect(view.root.locator(".qw-lens-which")).to_have_text(re.compile("^image 2 of "))
+    wait_seen(view)
+    seen = lens_of(saved, 0.2, 4, 1, 0.2)
+
+    # Hovering one picture marks the pixel in all, and reads it.
+    row, column = 2, 5
+    cells = view.root.locator(".qw-lens-perturbation .qw-lens-cells")
+    box = cells.bounding_box()
+    assert box is not None
+    place = {"x": box["width"] * (column + 0.5) / 8, "y": box["height"] * (row + 0.5) / 8}
+    cells.hover(position=place)
+    expect(view.root.locator(".qw-lens-mark:visible")).to_have_count(len(PICTURES))
+    words = view.root.locator(".qw-lens-readout")
+    assert seen.momentum_std is not None
+    assert seen.momentum_std_error is not None
+    momentum = significant(float(seen.momentum_std[0, row, column]))
+    expect(words).to_contain_text(f"row {row + 1}, column {column + 1} · image ")
+    expect(words).to_contain_text(f"σp {momentum} ± ")
+    tops = view.root.locator(".qw-lens-mark").evaluate_all("marks => marks.map(m => m.style.top)")
+    assert set(tops) == {f"{100 * row / 8}%"}
+
+    # The keyboard reads the pixels too, and what it presses stays here.
+    strip = view.root.locator(".qw-lens-strip")
+    notebook.page.mouse.move(2, 2)
+    strip.focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown", "b"):
+        notebook.page.keyboard.press(key)
+    expect(words).to_contain_text("row 2, column 2 ·")
+    expect(notebook.page.locator(".jp-Notebook .jp-CodeCell")).to_have_count(1)
+    notebook.page.keyboard.press("Escape")
+    expect(words).to_have_text(re.compile(r"^Clean it is read as .*, attacked at radius 0\.20 as "))
+    assert notebook.errors == []
+
+
+def test_refining_turns_the_hollow_marker_solid(open_notebook: OpenNotebook, saved: Saved) -> None:
+    notebook = open_notebook(show(saved.path), viewport=TALL)
+    notebook.run(0)
+    view = first_view(notebook)
+    button = view.root.locator(".qw-refine")
+    expect(button).to_be_disabled()
+    view.slider("epsilon").press("ArrowRight")
+    view.slider("epsilon").press("ArrowRight")
+    expect(view.readout("kind")).to_have_text(re.compile("^interpolated"))
+    for panel in ("plane-attack", "tradeoff"):
+        assert view.now_fill(panel) in {"none", "rgba(0, 0, 0, 0)"}
+    dots = len(json.loads(view.geometry()["plane_networks"])[0])
+    button.click()
+    wait_done(view, rf"^Refined ε 0\.05, λ 0 by {EPOCHS} epochs in ")
+    expect(view.readout("kind")).to_have_text("refined network")
+    for panel in ("plane-attack", "tradeoff"):
+        assert view.now_fill(panel) not in {"none", "rgba(0, 0, 0, 0)"}
+    assert len(json.loads(view.geometry()["plane_networks"])[0]) == dots + 1
+    expect(button).to_be_disabled()
+    refined = notebook.execute(
+        "d = e.refinements[0].dataset\nprint(float(d.momentum_std[0, 0, -1, 0]))"
+    )
+    text = re.compile(rf"^{re.escape(significant(float(refined)))} ± ")
+    expect(view.readout("momentum")).to_have_text(text)
+    expect(view.root.locator(".qw-lens .qw-note")).to_contain_text(
+        "of the refined network at ε 0.05"
+    )
+    # The scrubber plays its trail: epoch 0 is where it started.
+    view.slider("epoch").press("Home")
+    expect(view.readout("kind")).to_have_text("the network it was refined from")
+    view.slider("epoch").press("End")
+
+    # It stays: the sliders leave it, and its button returns to it.
+    drag(view, "epsilon", 1.0)
+    expect(view.readout("kind")).to_have_text("trained network")
+    view.root.locator(".qw-refined button").click()
+    expect(view.readout("kind")).to_have_text("refined network")
+    expect(view.value("epsilon")).to_have_text("0.05")
+    assert notebook.errors == []
+
+
+def test_a_refinement_streams_and_can_be_cancelled(
+    open_notebook: OpenNotebook, saved: Saved
+) -> None:
+    notebook = open_notebook(show(saved.path), viewport=TALL)
+    notebook.run(0)
+    view = first_view(notebook)
+    notebook.execute("e.epsilon = 0.15; e.refine(100_000)")
+    expect(view.readout("kind")).to_have_text(re.compile(r"^being refined, \d+ of 100000 epochs$"))
+    expect(view.status).to_have_text(re.compile(r"^Refining ε 0\.15, λ 0: epoch \d+ of 100000"))
+    first = view.geometry()["plane_now"]
+    view.page.wait_for_function(f"before => ({GEOMETRY})().plane_now !== before", arg=first)
+    assert view.now_fill("plane-attack") in {"none", "rgba(0, 0, 0, 0)"}
+    trail = json.loads(view.geometry()["plane_trail"])[1][0]
+    assert trail.count("L") >= 1
+    view.root.locator(".qw-cancel").click()
+    expect(view.status).to_have_text(
+        re.compile(r"^Cancelled in epoch \d+ of refining ε 0\.15, λ 0; \d+ of its epochs are kept$")
+    )
+    expect(view.root.locator(".qw-refine")).to_be_enabled()
+    assert notebook.errors == []
+
+
+MODELS = """
+import qwidgets as qw
+sweep = qw.open_sweep({path!r})
+models = {{"clean": sweep.model(epsilon=0, regularization=0),
+          "robust": sweep.model(epsilon=0.2, regularization=0)}}
+e = qw.Explorer(models=models, data=sweep.data, probe_images=1, test_size=100)
+e
+"""
+
+
+def test_models_of_ones_own_have_a_menu_instead_of_the_sliders(
+    open_notebook: OpenNotebook, saved: Saved
+) -> None:
+    notebook = open_notebook(MODELS.format(path=str(saved.path)), viewport=TALL)
+    notebook.run(0)
+    view = first_view(notebook)
+    wait_done(view, r"^Measured 2 models in ")
+    menu = view.root.locator(".qw-models select")
+    assert menu.locator("option").all_inner_texts() == ["clean", "robust"]
+    for control in ("epsilon", "regularization", "epoch", "curves", "refine", "setup"):
+        expect(view.root.locator(f".qw-{control}")).to_be_hidden()
+    assert len(json.loads(view.geometry()["plane_networks"])[0]) == 2
+    for name in ("robust", "clean"):
+        menu.select_option(name)
+        ask = f"print(float(e.sweep.dataset.sel(model={name!r}).momentum_std[0]))"
+        momentum = significant(float(notebook.execute(ask)))
+        text = re.compile(rf"^{re.escape(momentum)}( ± |$)")
+        expect(view.readout("momentum")).to_have_text(text)
+        expect(view.readout("kind")).to_have_text("your model")
+        expect(view.root.locator(".qw-lens .qw-note")).to_have_text(f"of {name}")
+        wait_seen(view)
+        expect(menu).to_have_value(name)
+    notebook.execute("e.model = 'robust'")
+    expect(menu).to_have_value("robust")
+    assert notebook.errors == []
+
+
+SMALL = """
+import qwidgets as qw
+e = qw.Explorer(epsilon=[0, .1], regularization=[0, .1], epochs=2, train_size=200, test_size=60,
+                attack_steps=1, probe_images=1)
+e
+"""
+
+
+def test_a_new_training_asks_before_it_throws_work_away(open_notebook: OpenNotebook) -> None:
+    notebook = open_notebook(SMALL, viewport=TALL)
+    notebook.run(0)
+    view = first_view(notebook)
+    wait_done(view, r"^Trained 2 epochs in ")
+    view.root.locator(".qw-setup summary").click()
+    view.root.locator(".qw-data select").select_option("moons")
+    expect(view.root.locator(".qw-model select")).to_have_value("mlp")
+    train = view.root.locator(".qw-train-new")
+    guard = view.root.locator(".qw-guard")
+    train.click()
+    expect(guard).to_contain_text("takes the place of 4 networks trained for 2 epochs.")
+    keep = view.root.locator(".qw-guard-keep")
+    expect(keep).to_be_focused()
+    notebook.page.keyboard.press("Escape")
+    expect(guard).to_be_hidden()
+    expect(train).to_be_focused()
+    assert notebook.execute("print(e.sweep.settings.data)") == "digits\n"
+
+    train.press("Enter")
+    keep.press("Enter")
+    expect(view.root.locator(".qw-subtitle")).to_have_text(re.compile("^moons"))
+    wait_done(view, r"^Trained 2 epochs in ")
+    runs = view.root.locator(".qw-runs")
+    expect(runs).to_be_visible()
+    assert len(runs.locator("option").all_inner_texts()) == 2
+    told = notebook.execute("print([s.settings.data for s in e.kept], e.wait().settings.epochs)")
+    assert told == "['digits', 'moons'] 2\n"
+    runs.select_option(index=0)
+    expect(view.root.locator(".qw-subtitle")).to_have_text(re.compile("^digits"))
+    assert notebook.execute("print(e.sweep.settings.data)") == "digits\n"
+    assert notebook.errors == []
+
+
+def test_what_cannot_be_trained_says_why_and_leaves_the_rest(open_notebook: OpenNotebook) -> None:
+    notebook = open_notebook(SMALL.replace("epochs=2", "epochs=1"), viewport=TALL)
+    notebook.run(0)
+    view = first_view(notebook)
+    wait_done(view, r"^Trained 1 epochs? in ")
+    notebook.execute("e._handle_custom_msg({'type': 'train', 'width': -1}, [])")
+    expect(view.status).to_have_text(re.compile("^ValueError: width must be a positive"))
+    before = view.geometry()
+    drag(view, "epsilon", 1.0)
+    view.page.wait_for_function(
+        f"before => ({GEOMETRY})().plane_now !== before.plane_now", arg=before
+    )
+    assert notebook.errors == []
+
+
+def test_a_page_shows_the_lens_it_was_written_with(
+    saved: Saved, tmp_path: Path, offline_page: OpenOffline
+) -> None:
+    page = offline_page(qw.export_html(saved.sweep, tmp_path / "page.html"), viewport=TALL)
+    view = View(page.page.locator(".qw-root"))
+    view.wait_drawn()
+    expect(view.root.locator(".qw-lens .qw-note")).to_contain_text(
+        "of the trained network at ε 0.00"
+    )
+    wait_seen(view)
+    for hidden in ("refine", "setup"):
+        expect(view.root.locator(f".qw-{hidden}")).to_be_hidden()
+    expect(view.root.locator(".qw-lens-next")).to_be_disabled()
+    drag(view, "epsilon", 1.0)
+    words = view.root.locator(".qw-lens-readout")
+    expect(words).to_contain_text("This page has no kernel: the lens stays with this network")
+    view.root.locator(".qw-lens-image .qw-lens-cells").hover()
+    expect(words).to_contain_text(re.compile("^row "))
+    assert page.requests == []
+    assert page.errors == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_maps_take_the_colours_of_the_theme(
+    open_notebook: OpenNotebook, saved: Saved, theme: str
+) -> None:
+    notebook: Notebook = open_notebook(show(saved.path), viewport=TALL)
+    notebook.run(0)
+    view = first_view(notebook)
+    wait_seen(view)
+    notebook.set_theme(theme)  # type: ignore[arg-type]
+    # The pixel of the smallest spread has the colour of the panel.
+    panel = {"light": "255,255,255", "dark": "21,25,30"}[theme]
+    view.page.wait_for_function(
+        """panel => {
+          const canvas = document.querySelector('.qw-lens-momentum .qw-lens-cells canvas');
+          const {width, height} = canvas;
+          const {data} = canvas.getContext('2d').getImageData(0, 0, width, height);
+          for (let i = 0; i < data.length; i += 4) {
+            if (data.slice(i, i + 3).join() === panel) return true;
+          }
+          return false;
+        }""",
+        arg=panel,
+    )
+    assert notebook.errors == []
