@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from qwidgets.data import Dataset, load_data
     from qwidgets.directions import attack_directions, class_directions, principal_directions
     from qwidgets.domain import Box, Gaussian, Neighborhood
+    from qwidgets.figure import Figure, figure
     from qwidgets.models import build_model, packet_loss
     from qwidgets.moments import (
         Uncertainty,
@@ -39,6 +40,7 @@ _HOME = {
     "Box": "domain",
     "Dataset": "data",
     "Explorer": "widgets.explorer",
+    "Figure": "figure",
     "Gaussian": "domain",
     "Neighborhood": "domain",
     "Section": "section",
@@ -50,6 +52,7 @@ _HOME = {
     "class_directions": "directions",
     "export_html": "companion",
     "fgsm": "attacks",
+    "figure": "figure",
     "iterate_sweep": "sweep",
     "iterate_uncertainty": "moments",
     "load_data": "data",
@@ -67,6 +70,7 @@ __all__ = [
     "Box",
     "Dataset",
     "Explorer",
+    "Figure",
     "Gaussian",
     "Neighborhood",
     "Section",
@@ -78,6 +82,7 @@ __all__ = [
     "class_directions",
     "export_html",
     "fgsm",
+    "figure",
     "iterate_sweep",
     "iterate_uncertainty",
     "load_data",
@@ -106,7 +111,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps `qwidgets.section` and `qwidgets.sweep` the functions.
+    """Keeps `qwidgets.figure`, `qwidgets.section` and `qwidgets.sweep` the functions.
 
     Python binds a submodule to its package when it is first imported, which would put the module
     in the place of the public function of the same name.

@@ -1,4 +1,4 @@
-"""The command line: ``qwidgets demo | lab | sweep | export | doctor``.
+"""The command line: ``qwidgets demo | lab | sweep | export | figure | doctor``.
 
 Every command is a thin layer over the public functions, imported when the command runs, so that
 ``qwidgets --help`` answers at once. A fault is told in one sentence and ends with exit code 2;
@@ -30,6 +30,7 @@ import qwidgets as qw
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from qwidgets.figure import Palette, Panel
     from qwidgets.training import Regularizer
 
 _PACKAGE = Path(__file__).parent
@@ -185,6 +186,62 @@ def export(
     """Write a saved sweep as one interactive page that needs nothing else."""
     qw.export_html(qw.open_sweep(source), page)
     typer.echo(page.resolve())
+
+
+@app.command()
+def figure(
+    source: Annotated[Path, typer.Argument(metavar="SWEEP", help="A saved sweep.")],
+    *,
+    panel: Annotated[
+        str,
+        typer.Option(help="plane, neighborhood, phase-space, tradeoff, curves, robustness or all."),
+    ] = "plane",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The file to write.", show_default="PANEL.svg"),
+    ] = None,
+    epsilon: Annotated[
+        float | None, typer.Option(help="Adversarial radius, anywhere on the grid.")
+    ] = None,
+    regularization: Annotated[
+        float | None, typer.Option(help="Regularization, anywhere on the grid.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="Class, by name or by index.")] = None,
+    epoch: Annotated[
+        int | None, typer.Option(help="Epoch.", show_default="the last finished one")
+    ] = None,
+    attack_epsilon: Annotated[
+        float | None, typer.Option(help="Attack radius of robust accuracy.")
+    ] = None,
+    width: Annotated[
+        float | None, typer.Option(help="Width, mm.", show_default="89, a plate 183")
+    ] = None,
+    height: Annotated[float | None, typer.Option(help="Height, mm.")] = None,
+    font_size: Annotated[float, typer.Option(help="Size of the type, points.")] = 7.0,
+    palette: Annotated[str, typer.Option(help="light, dark or print.")] = "light",
+) -> None:
+    """Draw a panel of a saved sweep for a paper, as SVG at one position of the sliders."""
+    sweep = qw.open_sweep(source)
+    # A class whose name is a number is meant by its name.
+    names = sweep.dataset.attrs["class_names"]
+    chosen = int(label) if label is not None and label.isdecimal() and label not in names else label
+    drawn = qw.figure(
+        sweep,
+        cast("Panel", panel),
+        epsilon=epsilon,
+        regularization=regularization,
+        label=chosen,
+        epoch=epoch,
+        attack_epsilon=attack_epsilon,
+        width=width,
+        height=height,
+        font_size=font_size,
+        palette=cast("Palette", palette),
+    )
+    place = Path(f"{panel}.svg") if output is None else output
+    drawn.save(place)
+    typer.echo(place.resolve())
+    _say(drawn.caption)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import re
-import secrets
 from contextlib import closing
 from html import escape
 from importlib import metadata
@@ -19,11 +17,13 @@ from ipywidgets.embed import dependency_state, embed_data
 from jupyter_core.paths import jupyter_path
 
 from qwidgets import __version__
+from qwidgets.files import check_place, write_whole
 from qwidgets.widgets.explorer import Explorer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from importlib.resources.abc import Traversable
+    from os import PathLike
 
     from qwidgets.sweep import Sweep
 
@@ -58,7 +58,7 @@ footer dd { margin: 0; }
 
 def export_html(
     sweep_or_explorer: Sweep | Explorer,
-    path: str | os.PathLike[str],
+    path: str | PathLike[str],
     *,
     title: str | None = None,
 ) -> Path:
@@ -93,27 +93,20 @@ def export_html(
     OSError
         The path cannot be written.
     """
-    _check_kinds(path, title)
-    path = Path(path)
+    _check_title(title)
     sweep = _sweep_of(sweep_or_explorer)
-    _check_place(path)
+    place = check_place(path, "explorer.html")
     code = _escape_code(_code())
     if isinstance(sweep_or_explorer, Explorer):
         data = _embed(sweep_or_explorer, title)
     else:
         with closing(Explorer(sweep)) as explorer:
             data = _embed(explorer, title)
-    _write(path, _page(data, code, title, sweep.dataset.attrs))
-    return path
+    write_whole(place, _page(data, code, title, sweep.dataset.attrs))
+    return place
 
 
-def _check_kinds(path: object, title: object) -> None:
-    if not isinstance(path, (str, os.PathLike)):
-        message = (
-            "path must be the name of a file, a str or pathlib.Path such as 'explorer.html';"
-            f" got {path!r}."
-        )
-        raise TypeError(message)
+def _check_title(title: object) -> None:
     if not (title is None or isinstance(title, str)):
         message = f"title must be a str, or None for the Explorer's own heading; got {title!r}."
         raise TypeError(message)
@@ -255,39 +248,3 @@ def _json(value: object) -> str:
 def _escape_code(script: str) -> str:
     """Keep code from ending its own element; both occur in strings, patterns and comments only."""
     return re.sub(r"<(?=/script|!--)", r"\\x3c", script, flags=re.IGNORECASE)
-
-
-def _check_place(path: Path) -> None:
-    if path.exists() and not path.is_file():
-        kind = "a folder" if path.is_dir() else "no ordinary file"
-        error = IsADirectoryError if path.is_dir() else OSError
-        message = (
-            f"path must name a file, but {path} is {kind}; give a file's name such as"
-            f" {path / 'explorer.html' if path.is_dir() else 'explorer.html'}."
-        )
-        raise error(message)
-    if not path.parent.is_dir():
-        message = (
-            f"path must be in a folder that exists, but {path.parent} is none; create it, or choose"
-            f" another place than {path}."
-        )
-        raise FileNotFoundError(message)
-
-
-def _write(path: Path, text: str) -> None:
-    target = path.resolve()
-    # A sibling, because only a rename within one file system is atomic; a short name, because
-    # that of the page may be as long as names can be.
-    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        try:
-            temporary.write_text(text, "utf-8")
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        message = (
-            f"path {path} cannot be written ({error.strerror or error}); choose a folder that you"
-            " may write to and that has room."
-        )
-        raise type(error)(message) from error

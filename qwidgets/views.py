@@ -1,4 +1,8 @@
-"""From the cube to what a plot needs: compact arrays, axis limits and words. NumPy only.
+"""From the cube to what a plot needs: compact arrays, axis limits, readings and words. NumPy only.
+
+A reading is what the sliders show: the numbers of one trained network, or between networks their
+interpolation. The rule stands here and in `js/src/cube.ts`, and `tests/reading.json` holds
+the numbers that both must give.
 
 Arrays are laid out epoch first, so that one finished epoch is one contiguous block that can be sent
 on its own, and in single precision; packets, which are only looked at, in half precision.
@@ -6,13 +10,15 @@ on its own, and in single precision; packets, which are only looked at, in half 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from decimal import ROUND_HALF_UP, Decimal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import xarray as xr
     from numpy.typing import NDArray
@@ -48,6 +54,10 @@ _LOG_STEPS: tuple[tuple[float, ...], ...] = (
     (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9),
 )
 _FEWEST_TICKS = 4
+# Decimal exponents of the numbers that are written without one.
+_PLAIN = (-4, 5)
+# A grid value that went through text or single precision is still that grid point.
+_SAME_POINT = 1e-6
 _LINEAR_TICKS = 6
 _MODEL_NAMES = {"mlp": "mlp 128-128", "conv": "three-layer conv", "custom": "your model"}
 _NORM_NAMES = {"linf": "ℓ∞", "l2": "ℓ2"}
@@ -86,6 +96,30 @@ class Limits:
     accuracy: tuple[float, float]
     radius: float
     excess: float
+
+
+class Place(NamedTuple):
+    """Networks that a point of the (epsilon, regularization) surface is read from.
+
+    Attributes
+    ----------
+    networks : tuple of (int, int)
+        Rows and columns of the grid, one to four.
+    weights : tuple of float
+        What each counts; they sum to 1.
+    """
+
+    networks: tuple[tuple[int, int], ...]
+    weights: tuple[float, ...]
+
+    @property
+    def trained(self) -> bool:
+        """Whether the numbers are one trained network's, not an interpolation."""
+        return len(self.networks) == 1
+
+
+# Without regularization and at the smallest radius: the clean network wherever the grid has one.
+REFERENCE = Place(((0, 0),), (1.0,))
 
 
 def plot_axes(dataset: xr.Dataset) -> dict[str, list[Any]]:
@@ -129,6 +163,121 @@ def plot_arrays(dataset: xr.Dataset, epoch: int | None = None) -> dict[str, NDAr
     return arrays
 
 
+def grid_position(
+    values: Sequence[float], value: float, spacing: Literal["linear", "log"] = "linear"
+) -> float:
+    """Fractional position of a value on a grid, clamped to it; whole at a grid point.
+
+    Parameters
+    ----------
+    values : sequence of float
+        The grid, increasing.
+    value : float
+        The value to find; not a number is taken for the first.
+    spacing : {"linear", "log"}
+        How positions run between two grid values: with the value, or, where both are positive,
+        with its logarithm.
+    """
+    last = len(values) - 1
+    if not value > values[0]:
+        return 0.0
+    if value >= values[last]:
+        return float(last)
+    i = int(np.searchsorted(values, value, side="right")) - 1
+    low, high = values[i], values[i + 1]
+    if spacing == "log" and low > 0:
+        position = i + math.log(value / low) / math.log(high / low)
+    else:
+        position = i + (value - low) / (high - low)
+    nearest = round(position)
+    return float(nearest) if abs(position - nearest) < _SAME_POINT else float(position)
+
+
+def place(dataset: xr.Dataset, epsilon: float, regularization: float) -> Place:
+    """Find the trained networks around a point, with bilinear weights in slider coordinates."""
+    rows = _around(grid_position(dataset.epsilon.values.tolist(), epsilon))
+    columns = _around(grid_position(dataset.regularization.values.tolist(), regularization, "log"))
+    corners = [((i, j), a * b) for i, a in rows for j, b in columns]
+    return Place(tuple(corner for corner, _ in corners), tuple(weight for _, weight in corners))
+
+
+def read(dataset: xr.Dataset, name: str, at: Place) -> NDArray[np.float64]:
+    """Read one variable at a place, interpolated: shape (epoch, ...).
+
+    A number that is undefined for one of the networks is undefined between them.
+    """
+    values = dataset[name].values
+    terms = [weight * values[i, j] for (i, j), weight in zip(at.networks, at.weights, strict=True)]
+    total: NDArray[np.float64] = np.sum(terms, axis=0)
+    return total
+
+
+def read_radius(
+    dataset: xr.Dataset, values: NDArray[np.float64], radius: float
+) -> NDArray[np.float64]:
+    """Read values over the measured attack radii, the last axis, at any: linear between them."""
+    position = grid_position(dataset.attack_epsilon.values.tolist(), radius)
+    (first, weight), *rest = _around(position)
+    total = weight * values[..., first]
+    for index, share in rest:
+        total = total + share * values[..., index]
+    return np.asarray(total)
+
+
+def packet(dataset: xr.Dataset, at: Place, epoch: int, label: int) -> NDArray[np.float64]:
+    """Amplitude of the packet at a place, of unit norm, at each ``t`` of `plot_axes`."""
+    psi = read(dataset, "packet", at)[epoch, label, _shown(dataset)]
+    step = float(dataset.t[1] - dataset.t[0])
+    return np.asarray(psi / math.sqrt(float(np.sum(psi**2)) * step))
+
+
+def phase_space(
+    t: NDArray[np.float64], psi: NDArray[np.float64], k: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Wigner function and momentum density of a real packet, hbar = 1.
+
+    Parameters
+    ----------
+    t : ndarray, shape (T,)
+        Evenly spaced positions, input units; the packet vanishes beyond them.
+    psi : ndarray, shape (T,)
+        Amplitude, ``integral psi^2 dt = 1``.
+    k : ndarray, shape (K,)
+        Momenta, 1 / input units.
+
+    Returns
+    -------
+    wigner : ndarray, shape (K, T)
+        ``W(t, k) = integral psi(t + y) psi(t - y) exp(-2 i k y) dy / pi``, from -1/pi to 1/pi.
+    density : ndarray, shape (K,)
+        ``|integral psi exp(-i k t) dt|^2 / (2 pi)``, input units.
+    """
+    step = t[1] - t[0]
+    shifts = np.arange((len(t) + 1) // 2)
+    padded = np.pad(psi, len(shifts))
+    centre = np.arange(len(t))[:, None] + len(shifts)
+    # Even in the shift: half of the line is enough.
+    products = padded[centre + shifts] * padded[centre - shifts] * np.where(shifts, 2, 1)
+    wigner = np.cos(2 * step * np.outer(k, shifts)) @ products.T * (step / math.pi)
+    wave = np.exp(-1j * np.outer(k, t)) @ psi * step
+    return wigner, np.abs(wave) ** 2 / (2 * math.pi)
+
+
+def pareto_front(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[int]:
+    """Find the points that no other point beats in both coordinates, by growing x."""
+    finite = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    front: list[int] = []
+    for index in sorted(finite.tolist(), key=lambda i: (-x[i], -y[i])):
+        if not front or y[index] > y[front[-1]]:
+            front.append(index)
+    return front[::-1]
+
+
+def middle_radius(radii: Sequence[float]) -> float:
+    """Return the measured attack radius that is closest to half of the largest."""
+    return min(radii, key=lambda radius: abs(radius - max(radii) / 2))
+
+
 def limits(dataset: xr.Dataset) -> Limits:
     """Axis limits over all networks, classes and finished epochs, rounded outwards.
 
@@ -152,10 +301,15 @@ def limits(dataset: xr.Dataset) -> Limits:
         neighborhood_position=_log_limits(dataset, "neighborhood_position_std"),
         neighborhood_momentum=_log_limits(dataset, "neighborhood_momentum_std"),
         phase_momentum=_MOMENTUM_SPAN * high,
-        accuracy=(_lower_end(clean), _lower_end(robust)),
+        accuracy=(lower_end(clean), lower_end(robust)),
         radius=float(dataset.attack_epsilon.max()) or 1.0,
         excess=max(_round_up(excess), 0.02),
     )
+
+
+def lower_end(values: NDArray[np.float64]) -> float:
+    """Lower end of an accuracy axis, in steps of 0.1, of the last finished epoch."""
+    return max(0.0, float(np.floor(10 * float(values.min(initial=1.0)) - 0.3) / 10))
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -176,7 +330,44 @@ def linear_ticks(low: float, high: float) -> list[float]:
     power = 10.0 ** np.floor(np.log10(raw))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * (1 - 1e-9))
     first, last = np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9)
-    return [round(float(i * step), 12) for i in np.arange(first, last + 1)]
+    # Without the sign of a zero, which people would read.
+    return [round(float(i * step), 12) + 0.0 for i in np.arange(first, last + 1)]
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """Write a number with so many significant digits, a dash where it is undefined."""
+    if not math.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    # Rounded first: 9.996 has its first digit where 10.0 has it.
+    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])
+    if not _PLAIN[0] <= exponent < _PLAIN[1]:
+        return _plain_exponent(f"{value:.{digits - 1}e}")
+    return _fixed(value, max(0, digits - 1 - exponent))
+
+
+def setting(value: float) -> str:
+    """Write the value of a slider: at least two decimals, no trailing zeros beyond them."""
+    text = significant(value)
+    if "e" in text:
+        return text
+    decimals = text.rstrip("0").partition(".")[2]
+    return _fixed(value, 2) if len(decimals) < 2 else text.rstrip("0")  # noqa: PLR2004
+
+
+def with_error(value: float, error: float) -> str:
+    """Write a value to three digits and its standard error to one."""
+    if not (math.isfinite(value) and math.isfinite(error)):
+        return significant(value)
+    return f"{significant(value)} ± {significant(error, 1)}"
+
+
+def percentage(value: float, error: float) -> str:
+    """Write an accuracy and its standard error in percent."""
+    if not math.isfinite(value):
+        return "–"
+    return f"{_fixed(100 * value, 1)}% ± {_fixed(100 * error, 1)}"
 
 
 def describe(attributes: Mapping[str, Any], shape: tuple[int, int]) -> dict[str, str]:
@@ -195,6 +386,24 @@ def describe(attributes: Mapping[str, Any], shape: tuple[int, int]) -> dict[str,
     }
 
 
+def _around(position: float) -> list[tuple[int, float]]:
+    """Grid points around a position, one or two, and what each counts."""
+    index = math.floor(position)
+    share = position - index
+    return [(index, 1.0)] if share == 0 else [(index, 1 - share), (index + 1, share)]
+
+
+def _fixed(value: float, decimals: int) -> str:
+    """Write with so many decimals; a tie is rounded up, as browsers do."""
+    return str(Decimal(value).quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
+
+
+def _plain_exponent(text: str) -> str:
+    """Write an exponent as browsers do: 1e-7, not 1e-07."""
+    mantissa, _, exponent = text.partition("e")
+    return f"{mantissa}e{int(exponent):+d}"
+
+
 def _shown(dataset: xr.Dataset) -> NDArray[np.bool_]:
     reach = _SHOWN_WIDTHS * float(dataset.attrs["width"])
     shown: NDArray[np.bool_] = np.abs(dataset.t.values) <= reach * (1 + 1e-9)
@@ -208,11 +417,6 @@ def _log_limits(dataset: xr.Dataset, name: str) -> tuple[float, float]:
     if not values.size:
         return 0.1, 1.0
     return _round_down(float(values.min()) / 1.12), _round_up(float(values.max()) * 1.12)
-
-
-def _lower_end(values: NDArray[np.float64]) -> float:
-    """Lower end of an accuracy axis, in steps of 0.1, of the last finished epoch."""
-    return max(0.0, float(np.floor(10 * float(values.min(initial=1.0)) - 0.3) / 10))
 
 
 def _round_up(value: float) -> float:

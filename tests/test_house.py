@@ -47,12 +47,14 @@ def test_public_names_are_sorted_and_resolve():
 
 
 def test_names_survive_their_modules():
-    # `qwidgets.section` and `qwidgets.sweep` are functions, though modules of these names exist.
+    # `qwidgets.section` and others are functions, though modules of these names exist.
+    names = {"figure", "section", "sweep"}
+    imports = ", ".join(f"qwidgets.{name}" for name in sorted(names))
     run = modules_after(
-        "import qwidgets as qw, qwidgets.section, qwidgets.sweep\n"
-        "assert callable(qw.section) and callable(qw.sweep)"
+        f"import qwidgets as qw, {imports}\n"
+        f"assert all(callable(getattr(qw, name)) for name in {names})"
     )
-    assert {"qwidgets.section", "qwidgets.sweep"} <= run
+    assert {f"qwidgets.{name}" for name in names} <= run
 
 
 def test_unknown_name_lists_the_public_ones():

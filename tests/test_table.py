@@ -67,7 +67,7 @@ def test_many_directions_are_cut_to_those_of_largest_product(image):
 
 def test_the_table_is_well_formed_and_says_the_same(image):
     page = image._repr_html_()
-    tree = ET.fromstring(page.replace("<br>", " "))  # noqa: S314
+    tree = ET.fromstring(page.replace("<br>", " "))
     assert tree.get("class") == "qw-uncertainty"
     rows = list(tree.iter("tr"))
     assert len(rows) == 1 + 12

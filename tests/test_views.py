@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import xarray as xr
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import qwidgets as qw
 from qwidgets import views
 
+# What the browser must read too: js/src/reading.test.ts.
+READING = json.loads((Path(__file__).parent / "reading.json").read_text("utf-8"))
 EPSILON, REGULARIZATION, EPOCHS = [0, 0.1, 0.2], [0, 0.3], 2
 
 
@@ -209,3 +215,110 @@ def test_describe_says_what_was_trained(dataset):
 )
 def test_describe_names_every_choice(dataset, changes, words):
     assert words in views.describe(dataset.attrs | changes, (1, 1))["subtitle"]
+
+
+# Readings
+
+
+@pytest.mark.parametrize(("values", "spacing", "value", "position"), READING["positions"])
+def test_positions_on_a_grid(values, spacing, value, position):
+    assert views.grid_position(values, value, spacing) == pytest.approx(position, abs=1e-9)
+    assert views.grid_position(values, math.nan, spacing) == 0
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "regularization", "networks", "weights"), READING["places"]["cases"]
+)
+def test_places_between_networks(epsilon, regularization, networks, weights):
+    rows, columns = READING["places"]["epsilon"], READING["places"]["regularization"]
+    grid = xr.Dataset(coords={"epsilon": rows, "regularization": columns})
+    place = views.place(grid, epsilon, regularization)
+    assert [i * len(columns) + j for i, j in place.networks] == networks
+    assert place.weights == pytest.approx(weights, abs=1e-9)
+    assert place.trained == (len(networks) == 1)
+
+
+@pytest.mark.parametrize(("radius", "value"), READING["radii"]["cases"])
+def test_any_radius(radius, value):
+    radii = xr.Dataset(coords={"attack_epsilon": READING["radii"]["attack_epsilon"]})
+    read = views.read_radius(radii, np.array(READING["radii"]["values"]), radius)
+    assert float(read) == pytest.approx(value, abs=1e-9)
+
+
+@pytest.mark.parametrize(("value", "text"), READING["significant"])
+def test_numbers_in_words(value, text):
+    assert views.significant(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), READING["setting"])
+def test_settings_in_words(value, text):
+    assert views.setting(value) == text
+
+
+@pytest.mark.parametrize(("value", "error", "text"), READING["with_error"])
+def test_errors_in_words(value, error, text):
+    assert views.with_error(value, error) == text
+
+
+def test_what_is_undefined_is_a_dash():
+    assert views.significant(math.nan) == views.significant(math.inf) == "–"
+    assert views.with_error(math.nan, 0.1) == views.percentage(math.nan, 0.1) == "–"
+    assert views.with_error(1.7634, math.nan) == "1.76"
+    assert views.percentage(0.9712, 0.0041) == "97.1% ± 0.4"
+
+
+@pytest.mark.parametrize(("x", "y", "front"), READING["pareto_front"])
+def test_pareto_front(x, y, front):
+    assert views.pareto_front(np.array(x), np.array(y)) == front
+    # A network that failed is on no front.
+    assert views.pareto_front(np.array([*x, np.nan]), np.array([*y, 2.0])) == front
+
+
+def test_reading_between_networks_is_their_mixture(dataset):
+    # 0.06 is a tenth of the way on from 0.05: weights 0.4 and 0.6 of the rows at 0 and 0.1.
+    at = views.place(dataset, 0.06, 0.075)
+    values = dataset.momentum_std.values
+    expected = 0.75 * (0.4 * values[0, 0] + 0.6 * values[1, 0])
+    expected += 0.25 * (0.4 * values[0, 1] + 0.6 * values[1, 1])
+    np.testing.assert_allclose(views.read(dataset, "momentum_std", at), expected, rtol=1e-12)
+
+
+def test_what_is_undefined_for_a_network_is_undefined_beside_it(dataset):
+    broken = dataset.copy(deep=True)
+    broken.momentum_std[1, 0] = np.nan
+    for epsilon, defined in ((0, True), (0.06, False), (0.1, False), (0.2, True)):
+        read = views.read(broken, "momentum_std", views.place(broken, epsilon, 0))
+        assert np.isfinite(read).all() == defined
+
+
+def test_packets_between_networks_have_unit_norm(dataset):
+    t = np.array(views.plot_axes(dataset)["t"])
+    psi = views.packet(dataset, views.place(dataset, 0.05, 0.1), EPOCHS, 4)
+    assert psi.shape == t.shape
+    assert np.sum(psi**2) * (t[1] - t[0]) == pytest.approx(1, rel=1e-12)
+
+
+def test_phase_space_of_a_gaussian_packet():
+    # W(t, k) = exp(-t^2 / 2 s^2 - 2 s^2 k^2) / pi, the momentum normal with deviation 1 / 2 s.
+    s = 0.4
+    t, k = np.linspace(-8 * s, 8 * s, 129), np.linspace(-4, 4, 33)
+    psi = np.exp(-((t / (2 * s)) ** 2)) / (2 * math.pi * s**2) ** 0.25
+    wigner, density = views.phase_space(t, psi, k)
+    exact = np.exp(-(t**2) / (2 * s**2) - 2 * (s * k[:, None]) ** 2) / math.pi
+    # Where the packet is cut off its amplitude is 1e-7 of the peak.
+    np.testing.assert_allclose(wigner, exact, rtol=0, atol=2e-8)
+    normal = 2 * s * np.exp(-2 * (s * k) ** 2) / math.sqrt(2 * math.pi)
+    np.testing.assert_allclose(density, normal, rtol=0, atol=2e-8)
+
+
+def test_phase_space_agrees_with_the_section():
+    def loss(x):
+        return torch.nn.functional.softplus(16 * x[:, 0])
+
+    section = qw.section(loss, [0.0], [1.0], 0.5)
+    k = np.linspace(-5, 5, 21)
+    wigner, density = views.phase_space(section.t, section.amplitude, k)
+    _, _, exact = section.wigner(section.t[100:400:50], k)
+    np.testing.assert_allclose(wigner[:, 100:400:50], exact.T, atol=2e-4)
+    np.testing.assert_allclose(density, section.momentum_density(k)[1], atol=1e-12)
+    assert wigner.min() < -1e-3

@@ -257,8 +257,7 @@ class Explorer(ProblemsShown):
         self.set_trait("heading", views.describe(dataset.attrs, shape))
         self._panels.show_limits(limits, planned)
         if not self.cube:
-            radii = axes["attack_epsilon"]
-            self.attack_epsilon = _closest(radii, max(radii) / 2)
+            self.attack_epsilon = views.middle_radius(axes["attack_epsilon"])
         # Choices made before the grid was known are moved onto it.
         self.label = min(max(self.label, 0), len(axes["label"]) - 1)
         for name in ("epsilon", "regularization", "attack_epsilon"):
@@ -319,10 +318,6 @@ class Explorer(ProblemsShown):
                 message = f"{name} must be from 0 to {size - 1}; got {value}."
                 raise OffTheGridError(message)
         return value
-
-
-def _closest(values: list[float], target: float) -> float:
-    return min(values, key=lambda value: abs(value - target))
 
 
 def _iterate(settings: Mapping[str, Any]) -> Generator[Progress]:
