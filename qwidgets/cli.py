@@ -182,9 +182,21 @@ def sweep(
 def export(
     source: Annotated[Path, typer.Argument(metavar="SWEEP", help="A saved sweep.")],
     page: Annotated[Path, typer.Argument(metavar="PAGE.html", help="The page to write.")],
+    *,
+    title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
+    author: Annotated[list[str] | None, typer.Option(help="Who made it; may be repeated.")] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(help="Markdown file, with equations in LaTeX, to stand below the pictures."),
+    ] = None,
+    embed: Annotated[
+        bool, typer.Option("--embed", help="Write a block for another page, an iframe.")
+    ] = False,
 ) -> None:
     """Write a saved sweep as one interactive page that needs nothing else."""
-    qw.export_html(qw.open_sweep(source), page)
+    said = None if text is None else text.read_text("utf-8")
+    sweep = qw.open_sweep(source)
+    qw.export_html(sweep, page, title=title, authors=author, text=said, embed=embed)
     typer.echo(page.resolve())
 
 
