@@ -399,6 +399,8 @@ def _examine_front_ends() -> Iterator[_Finding]:
     installed = get_federated_extensions(folders)
     disabled = get_page_config(folders).get("disabledExtensions", [])
     for part in (*_FRONT_ENDS, _WIDGET_MANAGER):
+        if part == "bqscales" and find_spec(part) is None and not _bqplot_needs(part):
+            continue  # bqplot 0.12 has its scales itself
         package = part if part in _FRONT_ENDS else "jupyterlab_widgets"
         reinstall = f"run: python -m pip install --force-reinstall --no-deps {package}"
         version = installed[part]["version"] if part in installed else "missing"
@@ -423,6 +425,12 @@ def _examine_front_ends() -> Iterator[_Finding]:
             expected=version,
             remedy="" if current else reinstall,
         )
+
+
+def _bqplot_needs(package: str) -> bool:
+    if find_spec("bqplot") is None:
+        return False
+    return any(need.startswith(package) for need in metadata.requires("bqplot") or [])
 
 
 def _nbextension(part: str) -> Path | None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nbformat
@@ -20,7 +24,6 @@ from .view import EPOCHS, MOVED, Saved, View, assert_readout, drag, significant,
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from .conftest import OpenOffline
     from .lab import OfflinePage
@@ -233,6 +236,47 @@ def test_an_explorers_choices_and_a_hostile_title(
     expect(opened.page.locator("h1")).to_have_text(TITLE)
     assert opened.page.title() == TITLE
     assert opened.page.evaluate("window.broken") is None
+    assert opened.requests == []
+    assert opened.errors == []
+
+
+OTHER_BQPLOT = os.environ.get("QWIDGETS_OTHER_BQPLOT", "")
+
+
+@pytest.mark.skipif(
+    not OTHER_BQPLOT,
+    reason="install one with: pip install --no-deps --target DIR bqplot==0.12.47, and name it: "
+    "QWIDGETS_OTHER_BQPLOT=DIR",
+)
+def test_a_page_made_with_another_bqplot(
+    saved: Saved, offline_page: OpenOffline, tmp_path: Path
+) -> None:
+    place = tmp_path / "other.html"
+    program = (
+        "import sys, bqplot, qwidgets as qw; assert bqplot.__file__.startswith(sys.argv[3]);"
+        " qw.export_html(qw.open_sweep(sys.argv[1]), sys.argv[2])"
+    )
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, [OTHER_BQPLOT, os.environ.get("PYTHONPATH")])),
+        "JUPYTER_PATH": str(Path(OTHER_BQPLOT) / "share" / "jupyter"),
+    }
+    arguments = [sys.executable, "-c", program, str(saved.path), str(place), OTHER_BQPLOT]
+    subprocess.run(arguments, env=environment, check=True)
+    opened = offline_page(place, viewport=TALL)
+    view = View(opened.page.locator(".qw-root"))
+    view.wait_drawn()
+    assert_readout(view, saved.sweep)
+    for name in ("epsilon", "regularization"):
+        before = view.geometry()
+        view.slider(name).press("End")
+        wait_moved(view, before, MOVED[name])
+    assert_readout(view, saved.sweep, epsilon=0.2, regularization=0.3)
+    before = view.geometry()
+    view.slider("epoch").press("Home")
+    wait_moved(view, before, MOVED["epoch"])
+    assert_readout(view, saved.sweep, epsilon=0.2, regularization=0.3, epoch=0)
+    view.root.locator(".qw-play").click()
+    expect(view.readout("epoch")).to_have_text(str(EPOCHS))
     assert opened.requests == []
     assert opened.errors == []
 
