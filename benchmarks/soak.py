@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 CELL = """
 import gc, json, os, threading, psutil
 import qwidgets as qw
-e = qw.Explorer(epsilon=[0, .1, .2], regularization=[0, .1], epochs=4, train_size=300, test_size=100)
+e = qw.Explorer(epsilon=[0, .1, .2], regularization=[0, .1], epochs=4, train_size=300)
 e.wait()
 e
 """

@@ -187,7 +187,7 @@ export class PhaseSpace implements Readable {
       kind: kindOf(place.trained, choice.epoch),
       epsilon: choice.epsilon,
       regularization: choice.regularization,
-      epoch: choice.epoch,
+      epoch: cube.trainedEpochs(choice.epoch),
       label: cube.labels[choice.label] ?? "–",
       quantities,
       note: "of one reference image: no standard error",

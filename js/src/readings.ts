@@ -73,7 +73,7 @@ export function seriesOf(panel: Panel, cube: Cube, choice: Choice): Series[] {
   const about = (where: Place, e: number) => ({
     kind: kindOf(where.trained, e),
     ...settings(where),
-    epoch: e,
+    epoch: cube.trainedEpochs(e),
   });
   const measured = (
     name: string,
