@@ -17,6 +17,7 @@ import numpy as np
 from qwidgets import svg, views
 from qwidgets.files import check_place, write_whole
 from qwidgets.paper import PALETTES, TITLES, Colors, View, draw, heading
+from qwidgets.provenance import sources
 
 if TYPE_CHECKING:
     import os
@@ -195,7 +196,7 @@ def _draw(view: View, rows: list[list[str]], wide: float, high: float) -> Figure
     drawing = svg.element(
         "svg",
         svg.element("title", svg.words(title)),
-        svg.element("desc", svg.words(f"{caption} {_provenance(view.dataset.attrs)}")),
+        svg.element("desc", svg.words(f"{caption} {sources(view.dataset.attrs)}")),
         *sheet,
         svg.element("g", *parts, font_family=svg.FONT, font_size=size),
         xmlns="http://www.w3.org/2000/svg",
@@ -346,9 +347,9 @@ def _caption(view: View, panels: list[str]) -> str:
     dataset = view.dataset
     shape = dataset.sizes["epsilon"], dataset.sizes["regularization"]
     about = views.describe(dataset.attrs, shape)
-    name = str(dataset.attrs["class_names"][view.label])
+    name = views.one_line(str(dataset.attrs["class_names"][view.label]))
     kind = "trained network" if view.at.trained else "interpolated between trained networks"
-    said = [f"{view.name}, class \u2068{name}\u2069, epoch {view.epoch}"]
+    said = [f"{view.name}, class {name}, epoch {view.epoch}"]
     packets = {"plane", "phase-space"} & set(panels)
     if packets:
         said += [
@@ -379,11 +380,3 @@ def _caption(view: View, panels: list[str]) -> str:
             f"robust accuracy {robust} at attack radius {views.setting(view.attack_epsilon)}",
         ]
     return f"{about['subtitle']}. {kind.capitalize()} at {', '.join(said)} (one standard error)."
-
-
-def _provenance(attributes: Mapping[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in attributes["versions"].items())
-    return (
-        f"Made with {versions}; seed {attributes['seed']}; data {attributes['data']}, checksum"
-        f" {attributes['data_checksum']}."
-    )

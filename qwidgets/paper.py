@@ -151,10 +151,9 @@ class View:
     @property
     def subject(self) -> str:
         """Words for the class and the epoch."""
-        name = str(self.dataset.attrs["class_names"][self.label])
+        name = views.one_line(str(self.dataset.attrs["class_names"][self.label]))
         short = name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}…"
-        # Isolated, so that no direction mark in a name turns the words after it.
-        return f"class \u2068{short}\u2069, epoch {self.epoch}"
+        return f"class {short}, epoch {self.epoch}"
 
 
 def draw(panel: str, view: View, width: float, height: float) -> list[str]:

@@ -182,6 +182,19 @@ def test_doctor_sees_a_stale_page_part(jupyter_folder):
     assert any(line.startswith("anywidget in pages: run") for line in answer.stdout.splitlines())
 
 
+@pytest.mark.parametrize(("needs", "told"), [(["bqscales>=0.3"], True), (["numpy"], False)])
+def test_doctor_asks_for_the_scales_where_bqplot_does(monkeypatch, needs, told):
+    # bqplot 0.12 comes without bqscales.
+    real_spec, real_requires = cli.find_spec, cli.metadata.requires
+    monkeypatch.setattr(cli, "find_spec", lambda n: None if n == "bqscales" else real_spec(n))
+    monkeypatch.setattr(
+        cli.metadata, "requires", lambda n: needs if n == "bqplot" else real_requires(n)
+    )
+    parts = {finding.part for finding in cli._examine_front_ends()}
+    assert "bqplot in JupyterLab" in parts
+    assert ("bqscales in JupyterLab" in parts) == told
+
+
 def test_doctor_sees_a_disabled_extension(tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path))
     monkeypatch.setenv("JUPYTERLAB_SETTINGS_DIR", str(tmp_path))

@@ -139,6 +139,7 @@ export class Cube {
   momentumLimit: number;
   excessLimit: number;
   private readonly stored = new Map<string, Stored>();
+  private readonly kept: readonly number[] | undefined;
 
   constructor(wire: WireCube) {
     this.epsilon = new Axis(wire.axes.epsilon, "linear");
@@ -146,6 +147,7 @@ export class Cube {
     this.attack = new Axis(wire.axes.attack_epsilon, "linear");
     this.labels = wire.axes.label;
     this.t = wire.axes.t;
+    this.kept = wire.axes.epoch;
     this.epochs = wire.epochs;
     this.width = wire.width;
     this.finished = wire.finished;
@@ -162,6 +164,11 @@ export class Cube {
       decodeInto(data, array.dtype, array.data);
       this.stored.set(name, { data, dtype: array.dtype, block, tail: block / this.networks });
     }
+  }
+
+  /** Epochs of training behind an index along the epoch axis. */
+  trainedEpochs(index: number): number {
+    return this.kept?.[index] ?? index;
   }
 
   /** Take in one finished epoch that arrived after the cube did. */
@@ -206,12 +213,17 @@ export class Cube {
    * grid the newest of its own, of which there may be more or fewer. */
   reached(refined: Refined, epoch: number): number {
     const last = refined.finished - 1;
-    return epoch >= this.finished - 1 ? last : Math.min(epoch, last);
+    return epoch >= this.finished - 1 ? last : Math.min(this.trainedEpochs(epoch), last);
   }
 
-  /** The epoch that the numbers of a place are of, when the slider stands at `epoch`. */
-  epochOf({ refined }: Place, epoch: number): number {
-    return refined ? this.reached(refined, epoch) : epoch;
+  /** The epoch that the numbers of a place are of, at an index along the epoch axis. */
+  epochOf({ refined }: Place, index: number): number {
+    return refined ? this.reached(refined, index) : this.trainedEpochs(index);
+  }
+
+  /** How many indices the path of a place has, up to one along the epoch axis. */
+  indicesUpTo({ refined }: Place, index: number): number {
+    return (refined ? this.reached(refined, index) : index) + 1;
   }
 
   /** How many epochs are a place's own: not standing for the slider's. */

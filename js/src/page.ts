@@ -36,6 +36,49 @@ class PageManager extends ManagerBase {
   }
 }
 
+/** Arrays of a model in the page, as `packed` of companion.py wrote them. */
+interface Packed {
+  /** Where in the state they belong, one for each array. */
+  paths: (string | number)[][];
+  /** Bytes of one number, one for each array. */
+  sizes: number[];
+  /** Lengths in bytes, one for each array. */
+  lengths: number[];
+  /** All arrays, deflated, in base64. */
+  data: string;
+}
+
+interface PageState {
+  state: Record<string, { state: base.Dict<base.BufferJSON>; packed?: Packed }>;
+}
+
+/** Put the arrays back into the states, where the manager expects them. */
+async function unpack({ state }: PageState): Promise<void> {
+  for (const model of Object.values(state)) {
+    if (!model.packed) continue;
+    const { paths, sizes, lengths, data } = model.packed;
+    const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+    const inflated = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    const all = new Uint8Array(await new Response(inflated).arrayBuffer());
+    let start = 0;
+    const arrays = lengths.map((length, i) => {
+      const size = sizes[i] as number;
+      const count = length / size;
+      const array = new Uint8Array(length);
+      // First all first bytes of the numbers, then all second ones: like beside like packs better.
+      for (let b = 0; b < size; b++) {
+        for (let n = 0; n < count; n++) {
+          array[n * size + b] = all[start + b * count + n] as number;
+        }
+      }
+      start += length;
+      return new DataView(array.buffer);
+    });
+    base.put_buffers(model.state, paths, arrays);
+    delete model.packed;
+  }
+}
+
 /** Run a module's source, which calls the `define` it is given. */
 export function load(name: string, run: (define: Define) => void): void {
   const define: Define = Object.assign(
@@ -54,7 +97,9 @@ export async function start(page: HTMLElement): Promise<void> {
   const line = page.querySelector<HTMLElement>(".qw-loading");
   try {
     const manager = new PageManager();
-    await manager.set_state(read("state"));
+    const state = read("state");
+    await unpack(state);
+    await manager.set_state(state);
     const view = await manager.create_view(await manager.get_model(read("view").model_id));
     Widget.attach(view.luminoWidget, page.querySelector("main") ?? page);
     line?.remove();

@@ -144,7 +144,7 @@ export function seriesOf(panel: Panel, cube: Cube, choice: Choice): Series[] {
     quantities: [robust(where, epoch, r)],
   });
   const reference = single(0);
-  const path = Array.from({ length: cube.epochOf(place, epoch) + 1 }, (_, e) => e);
+  const path = Array.from({ length: cube.indicesUpTo(place, epoch) }, (_, e) => e);
 
   const plane = (kind: "plane" | "neighborhood", read: (where: Place, e: number) => Reading) => {
     const named = (mark: string, name: string, readings: Reading[]): Series => ({

@@ -18,6 +18,7 @@ from qwidgets.widgets.looking import NOTHING_SEEN, Look, Looking, wire
 from qwidgets.widgets.panels import Panels
 from qwidgets.widgets.problems import OffTheGridError, ProblemsShown
 from qwidgets.widgets.runner import Phase, Runner
+from qwidgets.widgets.saved import standstill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -387,6 +388,17 @@ class Explorer(ProblemsShown):
         self._panels.close()
         super().close()
         self.layout.close()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if bundle is not None:
+            # Beside the live view, for who reads the notebook without a kernel.
+            with self.problems_shown("No picture of the Explorer for the saved notebook"):
+                bundle[0].update(standstill(self))
+        return bundle
+
+    def __repr__(self) -> str:
+        return f"<Explorer: {self.run.get('message') or self.run.get('phase', 'empty')}>"
 
     # What the runner reports, on its thread.
 

@@ -61,7 +61,7 @@ CHROMIUM_ARGUMENTS = (
 
 # Hints for a person's first Explorer are dismissed, as they are for everyone after it; a page that
 # is to show them sets the key to another value.
-_FAMILIAR = """
+FAMILIAR = """
 try {
   const key = 'qwidgets-hints';
   localStorage.getItem(key) ?? localStorage.setItem(key, 'dismissed');
@@ -190,7 +190,7 @@ def start_lab(browser: Browser, directory: Path) -> Iterator[Lab]:
     RuntimeError
         If the server ends or does not answer within a minute; the message ends with its log.
     """
-    environment = _isolated_environment(directory)
+    environment = isolated_environment(directory)
     root = directory / "root"
     root.mkdir(parents=True)
     token = secrets.token_hex(16)
@@ -198,7 +198,7 @@ def start_lab(browser: Browser, directory: Path) -> Iterator[Lab]:
     command = [
         *(sys.executable, "-m", "jupyterlab"),
         f"--ServerApp.root_dir={root}",
-        f"--ServerApp.port={_free_port()}",
+        f"--ServerApp.port={free_port()}",
         f"--IdentityProvider.token={token}",
     ]
     with log.open("wb") as output:
@@ -211,7 +211,7 @@ def start_lab(browser: Browser, directory: Path) -> Iterator[Lab]:
         url = _wait_for_server(server, record, token, log)
         context = browser.new_context(viewport=VIEWPORT)
         context.set_default_timeout(30_000)
-        context.add_init_script(_FAMILIAR)
+        context.add_init_script(FAMILIAR)
         try:
             yield Lab(url=url, token=token, root=root, context=context)
         finally:
@@ -254,11 +254,11 @@ class Lab:
             Seconds within which the page must be loaded and the kernel ready.
         """
         path = f"{secrets.token_hex(4)}.ipynb"
-        _write_json(self.root / path, _notebook_document(cells))
+        write_json(self.root / path, notebook_document(cells))
         page = self.context.new_page()
         try:
             page.set_viewport_size(viewport)
-            notebook = Notebook(page=page, path=path, errors=_record_errors(page))
+            notebook = Notebook(page=page, path=path, errors=record_errors(page))
             # A workspace of its own: nothing of an earlier notebook is restored beside it.
             workspace = path.removesuffix(".ipynb")
             page.goto(f"{self.url}lab/workspaces/{workspace}?token={self.token}")
@@ -381,7 +381,10 @@ class OfflinePage:
 def open_offline(
     browser: Browser, path: Path, *, viewport: ViewportSize = VIEWPORT
 ) -> Iterator[OfflinePage]:
-    """Open a local HTML file from ``file://`` with every request recorded and refused."""
+    """Open a local HTML file from ``file://`` with every request recorded and refused.
+
+    Frames of it may show local files that lie beside it.
+    """
     # Without service workers, whose requests would pass the routes by.
     context = browser.new_context(viewport=viewport, service_workers="block")
     try:
@@ -390,7 +393,10 @@ def open_offline(
 
         def refuse(route: Route) -> None:
             request = route.request
-            if request.is_navigation_request() and request.url.partition("#")[0] == address:
+            asked = request.url.partition("#")[0]
+            beside = asked.rpartition("/")[0] == address.rpartition("/")[0]
+            inner = request.frame.parent_frame is not None
+            if request.is_navigation_request() and (asked == address or (inner and beside)):
                 route.continue_()
             else:
                 requests.append(request.url)
@@ -400,29 +406,29 @@ def open_offline(
             requests.append(socket_route.url)
             socket_route.close()
 
-        context.add_init_script(_FAMILIAR)
+        context.add_init_script(FAMILIAR)
         context.route("**/*", refuse)
         context.route_web_socket("**/*", refuse_socket)
         page = context.new_page()
-        errors = _record_errors(page)
+        errors = record_errors(page)
         page.goto(address)
         yield OfflinePage(page=page, requests=requests, errors=errors)
     finally:
         context.close()
 
 
-def _isolated_environment(directory: Path) -> dict[str, str]:
+def isolated_environment(directory: Path) -> dict[str, str]:
     """Write Jupyter's own files below `directory` and return an environment that uses them."""
     configuration = directory / "config"
     data = directory / "data"
     settings = directory / "settings"
-    _write_json(configuration / "jupyter_lab_config.json", _SERVER_CONFIGURATION)
+    write_json(configuration / "jupyter_lab_config.json", _SERVER_CONFIGURATION)
     for name, values in _USER_SETTINGS.items():
-        _write_json(settings / "@jupyterlab" / f"{name}.jupyterlab-settings", values)
+        write_json(settings / "@jupyterlab" / f"{name}.jupyterlab-settings", values)
     # A kernel of our own name: no installed `python3` can stand in for this interpreter.
     arguments = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     kernel = {"argv": arguments, "display_name": KERNEL, "language": "python"}
-    _write_json(data / "kernels" / KERNEL / "kernel.json", kernel)
+    write_json(data / "kernels" / KERNEL / "kernel.json", kernel)
     foreign = re.compile(r"JUPYTER|IPYTHON|MPLBACKEND")
     inherited = {name: value for name, value in os.environ.items() if not foreign.match(name)}
     return inherited | {
@@ -435,7 +441,7 @@ def _isolated_environment(directory: Path) -> dict[str, str]:
     }
 
 
-def _notebook_document(sources: Sequence[str]) -> dict[str, Any]:
+def notebook_document(sources: Sequence[str]) -> dict[str, Any]:
     code: dict[str, Any] = {
         "cell_type": "code",
         "execution_count": None,
@@ -453,12 +459,12 @@ def _notebook_document(sources: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value), encoding="utf-8")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return cast("int", listener.getsockname()[1])
 
@@ -512,7 +518,7 @@ def _text(outputs: Sequence[Mapping[str, Any]]) -> str:
     return "".join(part if isinstance(part, str) else "".join(part) for part in parts)
 
 
-def _record_errors(page: Page) -> list[str]:
+def record_errors(page: Page) -> list[str]:
     errors: list[str] = []
 
     def on_console(message: ConsoleMessage) -> None:
