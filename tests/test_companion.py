@@ -23,6 +23,7 @@ from jupyter_core.paths import jupyter_path
 
 import qwidgets as qw
 from qwidgets import companion, provenance, views
+from qwidgets.widgets import explorer as explorer_module
 from qwidgets.widgets.explorer import Explorer
 
 HOSTILE = "</script><script>alert(1)</script><!--<b>&amp;\"'"
@@ -575,3 +576,17 @@ def test_a_missing_part_of_the_front_end_is_named(sweep, tmp_path, monkeypatch, 
     assert f"pip install --force-reinstall {name}=={version}" in str(raised.value)
     assert not (tmp_path / "page.html").exists()
     assert set(registry._instances) == before
+
+
+@pytest.mark.parametrize("name", ["page.js", "index.js"])
+def test_a_missing_part_of_our_own_is_named(sweep, tmp_path, monkeypatch, name):
+    version = qw.__version__
+    for module, read in (
+        (companion, lambda: qw.export_html(sweep, tmp_path / "page.html")),
+        (explorer_module, lambda: explorer_module._static(name)),
+    ):
+        monkeypatch.setattr(module, "files", lambda _: tmp_path)
+        with pytest.raises(FileNotFoundError, match=f"of qwidgets {version} is missing") as raised:
+            read()
+        assert "make install" in str(raised.value)
+    assert os.listdir(tmp_path) == []  # noqa: PTH208

@@ -456,6 +456,15 @@ def test_bad_calls_say_what_to_do(sweep, arguments, error, words):
         qw.figure(sweep, **arguments)
 
 
+def test_neighborhoods_that_were_never_measured_are_refused(sweep):
+    without = qw.Sweep(sweep.dataset.drop_vars(list(views.DETAIL)), sweep.settings, {}, None)
+    with pytest.raises(ValueError, match="train with detail='last-epoch'"):
+        qw.figure(without, "neighborhood")
+    drawn = qw.figure(without, "all")
+    assert "Class neighbourhood" not in drawn.svg
+    assert drawn.svg.count('font-weight="bold"') == 5
+
+
 def test_a_source_without_numbers_is_refused(sweep):
     with pytest.raises(TypeError, match="sweep must be a Sweep.*got str"):
         qw.figure("digits.sweep")

@@ -25,7 +25,7 @@ from .view import EPOCHS, MOVED, Saved, View, assert_readout, drag, significant,
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .conftest import OpenOffline
+    from .conftest import OpenNotebook, OpenOffline
     from .lab import OfflinePage
 
 HOSTILE = "</script><script>window.broken = 1</script><b>&amp;"
@@ -470,6 +470,21 @@ def test_a_block_lives_on_in_a_converted_notebook(
     view.slider("epsilon").press("End")
     assert_readout(view, saved.sweep, epsilon=0.2)
     expect(frame.locator("h1")).to_have_text("in a notebook")
+
+
+def test_a_block_is_shown_by_a_cell(saved: Saved, open_notebook: OpenNotebook) -> None:
+    notebook = open_notebook(
+        f"import qwidgets as qw; qw.export_html(qw.open_sweep({str(saved.path)!r}), embed=True)"
+    )
+    notebook.run()
+    handle = notebook.cell(0).locator("iframe").element_handle()
+    assert handle is not None
+    frame = handle.content_frame()
+    assert frame is not None
+    view = View(frame.locator(".qw-root"))
+    view.wait_drawn()
+    view.slider("epsilon").press("End")
+    assert_readout(view, saved.sweep, epsilon=0.2)
 
 
 def test_a_thinned_page_names_its_epochs(
