@@ -301,7 +301,7 @@ def large(sweep):
 
 def test_a_large_grid_is_thinned_and_says_so(large, sweep, tmp_path, monkeypatch):
     monkeypatch.setattr(companion, "_MOST", 1_000_000)
-    with pytest.warns(UserWarning, match="of 400 epochs and 2 × 2 of 2 × 2 networks") as caught:
+    with pytest.warns(UserWarning, match="of 400 epochs, evenly spaced") as caught:
         page = Page(qw.export_html(large, tmp_path / "page.html"))
     assert caught[0].filename == __file__
     arrays, cube = page.arrays(), page.explorer["state"]["cube"]
@@ -316,6 +316,20 @@ def test_a_large_grid_is_thinned_and_says_so(large, sweep, tmp_path, monkeypatch
         arrays["clean_accuracy"][-1], sweep.dataset.clean_accuracy[..., -1].astype(np.float32)
     )
     assert f"{len(kept) - 1} of 400 epochs" in " ".join(page.texts["p"])
+
+
+def test_a_large_grid_of_few_epochs_loses_networks(sweep, tmp_path, monkeypatch):
+    wide = sweep.dataset.isel(epsilon=[0] * 9 + [1], regularization=[0] * 6 + [1])
+    wide = wide.assign_coords(epsilon=np.arange(10.0), regularization=np.arange(7.0))
+    monkeypatch.setattr(companion, "_MOST", 100_000)
+    with pytest.warns(UserWarning, match="page holds 4 × 3 of 10 × 7 networks, evenly spaced"):
+        page = Page(
+            qw.export_html(qw.Sweep(wide, sweep.settings, {}, None), tmp_path / "page.html")
+        )
+    axes = page.explorer["state"]["cube"]["axes"]
+    assert "epoch" not in axes
+    assert (axes["epsilon"][0], axes["epsilon"][-1]) == (0, 9)
+    assert (axes["regularization"][0], axes["regularization"][-1]) == (0, 6)
 
 
 def test_a_grid_that_fits_is_not_touched(large):
