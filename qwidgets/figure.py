@@ -35,6 +35,10 @@ Palette = Literal["light", "dark", "print"]
 COLUMN, PAGE = 89.0, 183.0
 """Widths of one column and of two in many journals, mm."""
 
+_NAMESPACES = {
+    "xmlns": "http://www.w3.org/2000/svg",
+    "xmlns:xlink": "http://www.w3.org/1999/xlink",
+}
 _ASPECT = 0.78
 _GUTTER = 8.0
 # The smallest panel that its axes leave something of, in sizes of its type.
@@ -200,7 +204,7 @@ def _draw(view: View, rows: list[list[str]], wide: float, high: float) -> Figure
         svg.element("desc", svg.words(f"{caption} {sources(view.dataset.attrs)}")),
         *sheet,
         svg.element("g", *parts, font_family=svg.FONT, font_size=size),
-        xmlns="http://www.w3.org/2000/svg",
+        **_NAMESPACES,
         width=f"{svg.number(wide)}mm",
         height=f"{svg.number(high)}mm",
         viewBox=f"0 0 {svg.number(total[0])} {svg.number(total[1])}",
