@@ -89,6 +89,7 @@ footer pre { margin: 6px 0; padding: 10px 12px; border-radius: 8px; background: 
   footer pre { background: #1f252c; }
 }
 """
+_UNSOUND = re.compile("[\0\ud800-\udfff]")
 # A frame of its own origin: the page in it can neither read nor change the one around it.
 _SANDBOX = "allow-scripts allow-downloads allow-popups allow-popups-to-escape-sandbox"
 
@@ -476,7 +477,7 @@ def _words(value: str) -> str:
 
 def _sound(value: str) -> str:
     """Replace what a file cannot hold: halves of surrogate pairs, and the null character."""
-    return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+    return _UNSOUND.sub("\ufffd", value)
 
 
 def _json(value: object) -> str:

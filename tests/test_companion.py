@@ -260,6 +260,16 @@ def test_authors_and_text_stand_around_the_plots(sweep, tmp_path):
     assert order == sorted(order)
 
 
+def test_what_a_file_cannot_hold_is_replaced(sweep, tmp_path):
+    broken = "half \ud800, null \0, whole \U0001f600"
+    words = {"title": broken, "authors": broken, "text": f"{broken} $\\alpha \ud800$"}
+    page = Page(qw.export_html(sweep, tmp_path / "page.html", **words))
+    whole = "half \ufffd, null \ufffd, whole \U0001f600"
+    assert page.texts["h1"] == page.texts["title"] == [whole]
+    assert page.texts["bdi"] == [whole]
+    assert whole in page.text
+
+
 def test_the_command_makes_the_same_numbers_again(page, sweep):
     (pre,) = page.texts["pre"]
     namespace = {}
