@@ -90,6 +90,7 @@ footer pre { margin: 6px 0; padding: 10px 12px; border-radius: 8px; background: 
   footer pre { background: #1f252c; }
 }
 """
+_UNSOUND = re.compile("[\0\ud800-\udfff]")
 # A frame of its own origin: the page in it can neither read nor change the one around it.
 _SANDBOX = "allow-scripts allow-downloads allow-popups allow-popups-to-escape-sandbox"
 
@@ -210,7 +211,7 @@ def export_html(
     else:
         with closing(Explorer(sweep)) as explorer:
             data = _embed(explorer, dataset)
-    page = _page(data, _code(data), caption, _footer(sweep, note))
+    page = _page(data, _code(data), caption, _footer(sweep, note, _modules(data)))
     if embed:
         page = _frame(page, caption.title or views.TITLE)
     if place is None:
@@ -287,14 +288,17 @@ def _kept(dataset: xr.Dataset) -> tuple[xr.Dataset, str]:
     kept = views.thinned(dataset, _MOST)
     if kept.sizes == dataset.sizes:
         return dataset, ""
-    epochs, all_epochs = kept.sizes["epoch"] - 1, dataset.sizes["epoch"] - 1
+    held = []
+    if kept.sizes["epoch"] < dataset.sizes["epoch"]:
+        held.append(f"{kept.sizes['epoch'] - 1} of {dataset.sizes['epoch'] - 1} epochs")
     shape, whole = (
         " × ".join(str(part.sizes[axis]) for axis in ("epsilon", "regularization"))
         for part in (kept, dataset)
     )
+    if shape != whole:
+        held.append(f"{shape} of {whole} networks")
     note = (
-        f"This page holds {epochs} of {all_epochs} epochs and {shape} of {whole} networks, evenly"
-        " spaced: all would be too large for a page."
+        f"This page holds {' and '.join(held)}, evenly spaced: all would be too large for a page."
     )
     message = f"{note} The sweep itself has everything."
     warnings.warn(message, stacklevel=3)
@@ -363,14 +367,18 @@ def _packed(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     }
 
 
+def _modules(data: Mapping[str, Any]) -> list[str]:
+    """Front-end modules that the state names, in the order in which the page must run them."""
+    named = {state["model_module"] for state in data["manager_state"]["state"].values()}
+    return [name for name in _MODULES if name in named]
+
+
 def _code(data: Mapping[str, Any]) -> str:
     """Widget manager and modules, in the order in which the page must run them, as one script."""
     manager = _read("qwidgets", __version__, files("qwidgets") / "static" / "page.js")
-    named = {state["model_module"] for state in data["manager_state"]["state"].values()}
     modules = [
         f"qwidgetsPage.load({json.dumps(name)}, function (define) {{\n{_module(name)}\n}});"
-        for name in _MODULES
-        if name in named
+        for name in _modules(data)
     ]
     start = 'qwidgetsPage.start(document.currentScript.closest(".qw-page"));'
     # In a function of its own, so that two pages in one document do not share names.
@@ -448,7 +456,7 @@ def _frame(page: str, title: str) -> str:
     )
 
 
-def _footer(sweep: Sweep | Measurement, note: str) -> str:
+def _footer(sweep: Sweep | Measurement, note: str, modules: Sequence[str]) -> str:
     """Say what was trained and measured, and with what, so that it can be done again."""
     from qwidgets.sweep import Sweep
 
@@ -460,6 +468,7 @@ def _footer(sweep: Sweep | Measurement, note: str) -> str:
         summary = "Configuration, and how to make it again"
         again = f"\n<pre>{_words(command(sweep.settings))}</pre>"
     about = " ".join(filter(None, (sources(attributes), stopped, note)))
+    drawn = ", ".join(f"{name} {metadata.version(name)}" for name in modules)
     listed = "\n".join(
         f"<dt>{_words(key.replace('_', ' '))}</dt><dd>{_words(_listed(value))}</dd>"
         for key, value in attributes.items()
@@ -472,7 +481,8 @@ def _footer(sweep: Sweep | Measurement, note: str) -> str:
 </dl>{again}
 </details>
 <p>Printed numbers are within 1 part in 16 million of the sweep's, far below half of their last
-digit; the packets that are drawn, within 1 in 2000.</p>"""
+digit; the packets that are drawn, within 1 in 2000. Drawn with qwidgets {escape(__version__)},
+{_words(drawn)}.</p>"""
 
 
 def _listed(value: object) -> str:
@@ -486,7 +496,7 @@ def _words(value: str) -> str:
 
 def _sound(value: str) -> str:
     """Replace what a file cannot hold: halves of surrogate pairs, and the null character."""
-    return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+    return _UNSOUND.sub("\ufffd", value)
 
 
 def _json(value: object) -> str:

@@ -402,7 +402,9 @@ def _phase_space(view: View, width: float, height: float) -> list[str]:
         smooth = np.stack([np.interp(fine, t, row) for row in wigner[::-1]])
         address = svg.picture(_wigner_colors(colors, np.clip(math.pi * smooth, -1, 1)))
         box = {"x": axes.left, "y": axes.top, "width": axes.width, "height": axes.height}
-        parts.append(svg.element("image", **box, preserveAspectRatio="none", href=address))
+        # By its older name, which every drawing program knows.
+        carried = {"preserveAspectRatio": "none", "xlink:href": address}
+        parts.append(svg.element("image", **box, **carried))
     if view.keyed:
         words = {"x": axes.left + 0.5 * size, "y": axes.top + 1.3 * size, "fill": view.type.text}
         parts.append(svg.element("text", svg.words(view.subject), **words))

@@ -53,6 +53,23 @@ def test_export_writes_the_page(saved, tmp_path):
     assert "<html" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
+def test_export_takes_what_is_said_about_the_page(saved, tmp_path):
+    (tmp_path / "about.md").write_text("It obeys $\\sigma_x \\sigma_p \\ge 1/2$.", encoding="utf-8")
+    words = ["--title", "Packets", "--author", "Ada", "--author", "Alan", "--text", "about.md"]
+    answer = run("export", saved, "page.html", *words, cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for part in (">Packets</h1>", "<bdi>Ada</bdi>, <bdi>Alan</bdi>", "<mi>σ</mi>"):
+        assert part in page
+    answer = run("export", saved, "block.html", "--embed", cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert (tmp_path / "block.html").read_text(encoding="utf-8").startswith("<iframe ")
+    answer = run("export", saved, "none.html", "--text", "missing.md", cwd=tmp_path)
+    assert answer.returncode == 2
+    assert answer.stderr == "No such file or directory: missing.md\n"
+    assert not (tmp_path / "none.html").exists()
+
+
 @pytest.mark.slow
 def test_demo_writes_the_page_and_prints_its_path(tmp_path):
     answer = run("demo", "--epochs", "1", cwd=tmp_path)

@@ -23,6 +23,7 @@ from jupyter_core.paths import jupyter_path
 
 import qwidgets as qw
 from qwidgets import companion, provenance, views
+from qwidgets.widgets import explorer as explorer_module
 from qwidgets.widgets.explorer import Explorer
 
 HOSTILE = "</script><script>alert(1)</script><!--<b>&amp;\"'"
@@ -259,6 +260,16 @@ def test_authors_and_text_stand_around_the_plots(sweep, tmp_path):
     assert order == sorted(order)
 
 
+def test_what_a_file_cannot_hold_is_replaced(sweep, tmp_path):
+    broken = "half \ud800, null \0, whole \U0001f600"
+    words = {"title": broken, "authors": broken, "text": f"{broken} $\\alpha \ud800$"}
+    page = Page(qw.export_html(sweep, tmp_path / "page.html", **words))
+    whole = "half \ufffd, null \ufffd, whole \U0001f600"
+    assert page.texts["h1"] == page.texts["title"] == [whole]
+    assert page.texts["bdi"] == [whole]
+    assert whole in page.text
+
+
 def test_the_command_makes_the_same_numbers_again(page, sweep):
     (pre,) = page.texts["pre"]
     namespace = {}
@@ -300,7 +311,7 @@ def large(sweep):
 
 def test_a_large_grid_is_thinned_and_says_so(large, sweep, tmp_path, monkeypatch):
     monkeypatch.setattr(companion, "_MOST", 1_000_000)
-    with pytest.warns(UserWarning, match="of 400 epochs and 2 × 2 of 2 × 2 networks") as caught:
+    with pytest.warns(UserWarning, match="of 400 epochs, evenly spaced") as caught:
         page = Page(qw.export_html(large, tmp_path / "page.html"))
     assert caught[0].filename == __file__
     arrays, cube = page.arrays(), page.explorer["state"]["cube"]
@@ -315,6 +326,20 @@ def test_a_large_grid_is_thinned_and_says_so(large, sweep, tmp_path, monkeypatch
         arrays["clean_accuracy"][-1], sweep.dataset.clean_accuracy[..., -1].astype(np.float32)
     )
     assert f"{len(kept) - 1} of 400 epochs" in " ".join(page.texts["p"])
+
+
+def test_a_large_grid_of_few_epochs_loses_networks(sweep, tmp_path, monkeypatch):
+    wide = sweep.dataset.isel(epsilon=[0] * 9 + [1], regularization=[0] * 6 + [1])
+    wide = wide.assign_coords(epsilon=np.arange(10.0), regularization=np.arange(7.0))
+    monkeypatch.setattr(companion, "_MOST", 100_000)
+    with pytest.warns(UserWarning, match="page holds 4 × 3 of 10 × 7 networks, evenly spaced"):
+        page = Page(
+            qw.export_html(qw.Sweep(wide, sweep.settings, {}, None), tmp_path / "page.html")
+        )
+    axes = page.explorer["state"]["cube"]["axes"]
+    assert "epoch" not in axes
+    assert (axes["epsilon"][0], axes["epsilon"][-1]) == (0, 9)
+    assert (axes["regularization"][0], axes["regularization"][-1]) == (0, 6)
 
 
 def test_a_grid_that_fits_is_not_touched(large):
@@ -575,3 +600,17 @@ def test_a_missing_part_of_the_front_end_is_named(sweep, tmp_path, monkeypatch, 
     assert f"pip install --force-reinstall {name}=={version}" in str(raised.value)
     assert not (tmp_path / "page.html").exists()
     assert set(registry._instances) == before
+
+
+@pytest.mark.parametrize("name", ["page.js", "index.js"])
+def test_a_missing_part_of_our_own_is_named(sweep, tmp_path, monkeypatch, name):
+    version = qw.__version__
+    for module, read in (
+        (companion, lambda: qw.export_html(sweep, tmp_path / "page.html")),
+        (explorer_module, lambda: explorer_module._static(name)),
+    ):
+        monkeypatch.setattr(module, "files", lambda _: tmp_path)
+        with pytest.raises(FileNotFoundError, match=f"of qwidgets {version} is missing") as raised:
+            read()
+        assert "make install" in str(raised.value)
+    assert os.listdir(tmp_path) == []  # noqa: PTH208

@@ -52,27 +52,37 @@ interface PageState {
   state: Record<string, { state: base.Dict<base.BufferJSON>; packed?: Packed }>;
 }
 
+function fromBase64(data: string): Uint8Array<ArrayBuffer> {
+  const letters = atob(data);
+  const bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
+  return bytes;
+}
+
+/** Numbers of `size` bytes from all their first bytes, then all their second ones, and so on: like
+ * beside like packs better. */
+function interleave(parts: Uint8Array, size: number): DataView {
+  const bytes = new Uint8Array(parts.length);
+  const count = parts.length / size;
+  let from = 0;
+  for (let b = 0; b < size; b++) {
+    for (let n = 0, to = b; n < count; n++, to += size) bytes[to] = parts[from++] as number;
+  }
+  return new DataView(bytes.buffer);
+}
+
 /** Put the arrays back into the states, where the manager expects them. */
 async function unpack({ state }: PageState): Promise<void> {
   for (const model of Object.values(state)) {
     if (!model.packed) continue;
     const { paths, sizes, lengths, data } = model.packed;
-    const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
-    const inflated = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+    const packed = new Blob([fromBase64(data)]).stream();
+    const inflated = packed.pipeThrough(new DecompressionStream("deflate"));
     const all = new Uint8Array(await new Response(inflated).arrayBuffer());
     let start = 0;
     const arrays = lengths.map((length, i) => {
-      const size = sizes[i] as number;
-      const count = length / size;
-      const array = new Uint8Array(length);
-      // First all first bytes of the numbers, then all second ones: like beside like packs better.
-      for (let b = 0; b < size; b++) {
-        for (let n = 0; n < count; n++) {
-          array[n * size + b] = all[start + b * count + n] as number;
-        }
-      }
       start += length;
-      return new DataView(array.buffer);
+      return interleave(all.subarray(start - length, start), sizes[i] as number);
     });
     base.put_buffers(model.state, paths, arrays);
     delete model.packed;

@@ -25,7 +25,7 @@ from .view import EPOCHS, MOVED, Saved, View, assert_readout, drag, significant,
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .conftest import OpenOffline
+    from .conftest import OpenNotebook, OpenOffline
     from .lab import OfflinePage
 
 HOSTILE = "</script><script>window.broken = 1</script><b>&amp;"
@@ -254,17 +254,18 @@ def test_a_page_made_with_another_bqplot(
     place = tmp_path / "other.html"
     program = (
         "import sys, bqplot, qwidgets as qw; assert bqplot.__file__.startswith(sys.argv[3]);"
-        " qw.export_html(qw.open_sweep(sys.argv[1]), sys.argv[2])"
+        " qw.export_html(qw.open_sweep(sys.argv[1]), sys.argv[2]); print(bqplot.__version__)"
     )
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, [OTHER_BQPLOT, os.environ.get("PYTHONPATH")])),
         "JUPYTER_PATH": str(Path(OTHER_BQPLOT) / "share" / "jupyter"),
     }
     arguments = [sys.executable, "-c", program, str(saved.path), str(place), OTHER_BQPLOT]
-    subprocess.run(arguments, env=environment, check=True)
+    made = subprocess.run(arguments, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     opened = offline_page(place, viewport=TALL)
     view = View(opened.page.locator(".qw-root"))
     view.wait_drawn()
+    expect(opened.page.locator("footer")).to_contain_text(f"bqplot {made.stdout.strip()}")
     assert_readout(view, saved.sweep)
     for name in ("epsilon", "regularization"):
         before = view.geometry()
@@ -472,6 +473,21 @@ def test_a_block_lives_on_in_a_converted_notebook(
     expect(frame.locator("h1")).to_have_text("in a notebook")
 
 
+def test_a_block_is_shown_by_a_cell(saved: Saved, open_notebook: OpenNotebook) -> None:
+    notebook = open_notebook(
+        f"import qwidgets as qw; qw.export_html(qw.open_sweep({str(saved.path)!r}), embed=True)"
+    )
+    notebook.run()
+    handle = notebook.cell(0).locator("iframe").element_handle()
+    assert handle is not None
+    frame = handle.content_frame()
+    assert frame is not None
+    view = View(frame.locator(".qw-root"))
+    view.wait_drawn()
+    view.slider("epsilon").press("End")
+    assert_readout(view, saved.sweep, epsilon=0.2)
+
+
 def test_a_thinned_page_names_its_epochs(
     saved: Saved, offline_page: OpenOffline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -480,7 +496,7 @@ def test_a_thinned_page_names_its_epochs(
     dataset = saved.sweep.dataset.isel(epoch=epochs).assign_coords(epoch=range(41))
     settings = dataclasses.replace(saved.sweep.settings, epochs=40)
     monkeypatch.setattr(companion, "_MOST", 11 * 14_000)
-    with pytest.warns(UserWarning, match="of 40 epochs and 3 × 2 of 3 × 2 networks"):
+    with pytest.warns(UserWarning, match="of 40 epochs, evenly spaced"):
         path = qw.export_html(qw.Sweep(dataset, settings, {}, None), tmp_path / "page.html")
     opened = offline_page(path, viewport=TALL)
     view = View(opened.page.locator(".qw-root"))
