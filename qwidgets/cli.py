@@ -319,10 +319,12 @@ def _notebooks() -> Path:
     if not packaged.exists():  # a checkout
         return _PACKAGE.parent / "demo_notebooks"
     folder = Path("qwidgets-notebooks")
-    folder.mkdir(exist_ok=True)
-    for source in packaged.glob("*.ipynb"):
-        if not (folder / source.name).exists():
-            shutil.copy(source, folder)
+    # With their pictures, which running them draws anew.
+    for source in [*packaged.glob("*.ipynb"), *packaged.glob("images/*")]:
+        place = folder / source.relative_to(packaged)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not place.exists():
+            shutil.copy(source, place)
     return folder
 
 
