@@ -178,7 +178,12 @@ def chart(
         under = [_picture(axes, density, colors)]
     if forbidden_below is not None:
         _forbid(axes, drawn.pop("_bound"), colors)
-    cycle = itertools.cycle(_CYCLE["dark" if palette == "dark" else "light"])
+    cycle = itertools.cycle(
+        color
+        for color in _CYCLE["dark" if palette == "dark" else "light"]
+        # The colour of the bound is the bound's alone.
+        if forbidden_below is None or color != colors.bound
+    )
     key = []
     for name, curve in drawn.items():
         color = next(cycle)
