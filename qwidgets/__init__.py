@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qwidgets.attacks import fgsm, pgd, robust_accuracy
+    from qwidgets.chart import Curve, beside, chart
     from qwidgets.companion import export_html
     from qwidgets.data import Dataset, load_data
     from qwidgets.directions import attack_directions, class_directions, principal_directions
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Box": "domain",
+    "Curve": "chart",
     "Dataset": "data",
     "Explorer": "widgets.explorer",
     "Figure": "figure",
@@ -54,7 +56,9 @@ _HOME = {
     "Uncertainty": "moments",
     "UncertaintyWarning": "moments",
     "attack_directions": "directions",
+    "beside": "chart",
     "build_model": "models",
+    "chart": "chart",
     "class_directions": "directions",
     "export_html": "companion",
     "fgsm": "attacks",
@@ -78,6 +82,7 @@ _HOME = {
 
 __all__ = [
     "Box",
+    "Curve",
     "Dataset",
     "Explorer",
     "Figure",
@@ -90,7 +95,9 @@ __all__ = [
     "Uncertainty",
     "UncertaintyWarning",
     "attack_directions",
+    "beside",
     "build_model",
+    "chart",
     "class_directions",
     "export_html",
     "fgsm",
@@ -127,7 +134,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps `qwidgets.figure`, `qwidgets.section` and `qwidgets.sweep` the functions.
+    """Keeps `qwidgets.chart`, `qwidgets.figure` and others the functions that they are.
 
     Python binds a submodule to its package when it is first imported, which would put the module
     in the place of the public function of the same name.

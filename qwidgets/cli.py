@@ -1,4 +1,4 @@
-"""The command line: ``qwidgets demo | lab | sweep | export | figure | doctor``.
+"""The command line: ``qwidgets demo | lab | sweep | export | figure | reproduce | doctor``.
 
 Every command is a thin layer over the public functions, imported when the command runs, so that
 ``qwidgets --help`` answers at once. A fault is told in one sentence and ends with exit code 2;
@@ -276,6 +276,41 @@ def lab(context: typer.Context) -> None:
 
 
 @app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="binary, bounds or all.")],
+    *,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Stay within ten minutes a study on two cores.")
+    ] = False,
+    root: Annotated[Path | None, typer.Option(help="Folder that holds the data files.")] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the results, one below it a study.")
+    ] = Path("build/studies"),
+    seed: _Seed = 0,
+) -> None:
+    """Check claims of the papers: tables, figures, an interactive page, a verdict for each claim.
+
+    Whatever stops it, the same command goes on where it was.
+    """
+    from qwidgets import studies
+
+    chosen = studies.named(name)
+    _check_output(output, free=not output.exists() or output.is_dir())
+    for study in chosen:
+        if not quick:
+            _say(f"{study.name}: {study.cost}.")
+        folder = output / study.name
+        try:
+            found = studies.reproduce(study.name, folder, quick=quick, root=root, seed=seed)
+        except KeyboardInterrupt as error:
+            _say("Stopped; what is finished is kept, the same command goes on.", style="yellow")
+            raise typer.Exit(_INTERRUPTED) from error
+        for claim in found.claims:
+            _say(f"{claim.verdict}: {claim.text}")
+        typer.echo((folder / "report.md").resolve())
+
+
+@app.command()
 def doctor() -> None:
     """Check what is installed, and say what to do about each fault."""
     findings = list(_examine())
@@ -331,10 +366,12 @@ def _notebooks() -> Path:
     if not packaged.exists():  # a checkout
         return _PACKAGE.parent / "demo_notebooks"
     folder = Path("qwidgets-notebooks")
-    folder.mkdir(exist_ok=True)
-    for source in packaged.glob("*.ipynb"):
-        if not (folder / source.name).exists():
-            shutil.copy(source, folder)
+    # With their pictures, which running them draws anew.
+    for source in [*packaged.glob("*.ipynb"), *packaged.glob("images/*")]:
+        place = folder / source.relative_to(packaged)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not place.exists():
+            shutil.copy(source, place)
     return folder
 
 

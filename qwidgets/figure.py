@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -59,7 +59,7 @@ class Figure:
         Size on paper, mm.
     """
 
-    svg: str
+    svg: str = field(repr=False)
     caption: str
     width: float
     height: float

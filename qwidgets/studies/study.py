@@ -1,0 +1,236 @@
+"""What all studies share: tables, claims with verdicts, and a run that goes on where it stopped.
+
+A study is a few parts, each of which makes one table, and a conclusion drawn from the tables. A
+part that is finished is on the disk before the next begins; networks that a part trains are kept by
+the store of their sweep. So an interrupted run, called again, goes on, and gives what one run would
+have given.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import qwidgets as qw
+from qwidgets.files import write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from qwidgets.domain import Domain
+
+Row = dict[str, float | int | str]
+Table = list[Row]
+Verdict = Literal["supported", "supported under a condition", "not supported"]
+
+BEYOND_CHANCE = 4.0
+"""Standard errors beyond which a deviation is no chance."""
+
+_PACKAGES = ("torch", "numpy", "scipy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a run is asked for.
+
+    Attributes
+    ----------
+    quick : bool
+        Whether to stay within ten minutes on two cores.
+    seed : int
+        Of every random stream.
+    root : pathlib.Path or None
+        Folder of the files of MNIST and CIFAR-10.
+    folder : pathlib.Path
+        Where sweeps may keep their stores.
+    """
+
+    quick: bool
+    seed: int
+    root: Path | None
+    folder: Path
+
+
+class Claim(NamedTuple):
+    """A statement, what was measured about it, and what follows."""
+
+    text: str
+    measured: str
+    verdict: Verdict
+    condition: str = ""
+
+
+class Conclusion(NamedTuple):
+    """What the tables of a study say."""
+
+    claims: tuple[Claim, ...]
+    figures: Mapping[str, qw.Figure]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A study that can be run.
+
+    Attributes
+    ----------
+    name, title, source : str
+        What it is called, what it is about, and whose claims it checks.
+    cost : str
+        What a full run takes, told beforehand.
+    parts : mapping of str to callable
+        For each table, in order, a function of the setting that makes it.
+    conclude : callable
+        From the tables by name to claims and figures.
+    networks : callable
+        From the setting to the sweep that the interactive page shows; its store is filled by then.
+    """
+
+    name: str
+    title: str
+    source: str
+    cost: str
+    parts: Mapping[str, Callable[[Setting], Table]]
+    conclude: Callable[[Mapping[str, Table]], Conclusion]
+    networks: Callable[[Setting], qw.Sweep]
+
+
+class Progress(NamedTuple):
+    """How far a study is."""
+
+    fraction: float
+    text: str
+    conclusion: Conclusion | None = None
+
+
+def iterate_study(study: Study, setting: Setting, output: Path) -> Iterator[Progress]:
+    """Run a study, one part at a time, and write what it found.
+
+    Parameters
+    ----------
+    study : Study
+    setting : Setting
+    output : pathlib.Path
+        Folder for the results; it exists.
+
+    Yields
+    ------
+    Progress
+        Before every part and at the end, then with the conclusion.
+    """
+    key = _key(study, setting)
+    tables = {}
+    steps = len(study.parts) + 1
+    for index, (name, part) in enumerate(study.parts.items()):
+        yield Progress(index / steps, name)
+        place = setting.folder / f"{name}.json"
+        table = _finished(place, key)
+        if table is None:
+            table = part(setting)
+            write_whole(place, json.dumps({"key": key, "table": table}))
+        tables[name] = table
+        write_whole(output / f"{name}.csv", comma_separated(table))
+    yield Progress(1 - 1 / steps, "figures and page")
+    conclusion = study.conclude(tables)
+    for name, figure in conclusion.figures.items():
+        figure.save(output / f"{name}.svg")
+    qw.export_html(study.networks(setting), output / "explorer.html")
+    write_whole(output / "report.md", report(study, setting, conclusion, tables))
+    yield Progress(1.0, "done", conclusion)
+
+
+def measured(loss: Callable[[Tensor], Tensor], domain: Domain, **settings: Any) -> qw.Uncertainty:
+    """Do what `qwidgets.uncertainty` does, but whole: an interruption is passed on.
+
+    A partial result would be taken for a finished table.
+    """
+    *_, found = qw.iterate_uncertainty(loss, domain, **settings)
+    return found
+
+
+def trained(**settings: Any) -> qw.Sweep:
+    """Do what `qwidgets.sweep` does, but whole: an interruption is passed on."""
+    found = None
+    for state in qw.iterate_sweep(**settings):
+        found = state.sweep or found
+    assert found is not None
+    return found
+
+
+def comma_separated(table: Table) -> str:
+    """Write a table as CSV: ten significant digits, the columns of the first row.
+
+    Parameters
+    ----------
+    table : list of dict
+        Rows with the same keys.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(table[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in table:
+        writer.writerow(
+            {name: f"{v:.10g}" if isinstance(v, float) else v for name, v in row.items()}
+        )
+    return text.getvalue()
+
+
+def report(
+    study: Study, setting: Setting, conclusion: Conclusion, tables: Mapping[str, Table]
+) -> str:
+    """Write the claims, the numbers and the verdicts as Markdown."""
+    quick = " --quick" * setting.quick
+    seed = f" --seed {setting.seed}" * (setting.seed != 0)
+    lines = [f"# {study.title}", "", study.source, ""]
+    for number, claim in enumerate(conclusion.claims, start=1):
+        condition = f" {claim.condition}" if claim.condition else ""
+        lines += [
+            f"## {number}. {claim.text}",
+            "",
+            f"{claim.measured}",
+            "",
+            f"**{claim.verdict.capitalize()}.**{condition}",
+            "",
+        ]
+    for name, figure in conclusion.figures.items():
+        lines += [f"![{figure.caption}]({name}.svg)", ""]
+    lines += ["## Tables", ""]
+    lines += [f"- [`{name}.csv`]({name}.csv): {len(table)} rows" for name, table in tables.items()]
+    lines += [
+        "",
+        "[The networks in the Explorer](explorer.html)",
+        "",
+        f"Made by `qwidgets reproduce {study.name}{quick}{seed}` with {_versions()}.",
+        "Numbers after ± are one standard error.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _versions() -> str:
+    found = {"qwidgets": qw.__version__, **{name: metadata.version(name) for name in _PACKAGES}}
+    return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def _key(study: Study, setting: Setting) -> str:
+    asked = [study.name, setting.quick, setting.seed, _versions()]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+
+def _finished(place: Path, key: str) -> Table | None:
+    """Read a table that an earlier run with the same settings has finished."""
+    try:
+        content = json.loads(place.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    if not isinstance(content, dict) or content.get("key") != key:
+        return None
+    table: Table = content["table"]
+    return table
