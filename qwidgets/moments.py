@@ -23,12 +23,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from qwidgets.directions import orthonormal
 from qwidgets.domain import Domain, Gaussian, check_sampler, positive, whole
 from qwidgets.estimates import Record, estimate, relative_error
 from qwidgets.proposal import make_plan
-from qwidgets.sums import Meter, Stream, completed
+from qwidgets.sums import Meter, Stream, advance, completed
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -44,7 +45,7 @@ FEWEST_SAMPLES_PER_REPLICATE = 8
 
 # Numbers in one batch of points: arrays of this size pass through the caches of a core.
 _BATCH_NUMBERS = 1 << 20
-_LARGEST_BATCH = 1 << 13
+_LARGEST_BATCH = 1 << 15
 # A result is yielded whenever the evaluations have grown by this share.
 _GROWTH = 1 / 8
 
@@ -377,24 +378,28 @@ def _rounds(
     seeds: list[int],
 ) -> Generator[Uncertainty]:
     plan = make_plan(meter.loss, meter.domain, samples=totals[0], sampler=sampler, seeds=seeds[-3:])
-    streams = [Stream(meter, plan, seed) for seed in seeds[:-3]]
+    streams = [Stream(plan, seed) for seed in seeds[:-3]]
+    generator = torch.Generator().manual_seed(seeds[0])
     batch = min(max(_BATCH_NUMBERS // meter.domain.dimension, 2), _LARGEST_BATCH)
+    # Of one replicate: an even number, because samples may come in pairs.
+    most = max(2 * (batch // (2 * len(streams))), 2)
     due, reached = 0.0, False
     # Pilot evaluations of balls are part of the estimate; others only steer it.
     spent = plan.evaluations if plan.balls is not None else 0
     for total in totals:
         while True:
-            for index, stream in enumerate(streams):
-                left = (total - spent + index) // len(streams) - stream.samples
-                if left:
-                    stream.advance(min(batch, left))
+            left = [
+                (total - spent + index) // len(streams) - stream.samples
+                for index, stream in enumerate(streams)
+            ]
+            advance(meter, streams, [min(most, count) for count in left], generator)
             done = spent + sum(stream.samples for stream in streams)
             if done < min(total, due):
                 continue
             due = done * (1 + _GROWTH)
             record = replace(
                 blank,
-                replicates=completed(streams),
+                replicates=completed(meter, streams),
                 alone=meter.alone,
                 overhead=plan.evaluations,
             )
