@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,7 @@ FEWEST_SAMPLES_PER_REPLICATE = 8
 
 # Numbers in one batch of points: arrays of this size pass through the caches of a core.
 _BATCH_NUMBERS = 1 << 20
-_LARGEST_BATCH = 1 << 15
+_LARGEST_BATCH = 1 << 13
 # A result is yielded whenever the evaluations have grown by this share.
 _GROWTH = 1 / 8
 
@@ -381,18 +381,17 @@ def _rounds(
     streams = [Stream(plan, seed) for seed in seeds[:-3]]
     generator = torch.Generator().manual_seed(seeds[0])
     batch = min(max(_BATCH_NUMBERS // meter.domain.dimension, 2), _LARGEST_BATCH)
-    # Of one replicate: an even number, because samples may come in pairs.
-    most = max(2 * (batch // (2 * len(streams))), 2)
     due, reached = 0.0, False
     # Pilot evaluations of balls are part of the estimate; others only steer it.
     spent = plan.evaluations if plan.balls is not None else 0
     for total in totals:
         while True:
-            left = [
-                (total - spent + index) // len(streams) - stream.samples
+            wanted = [
+                min((total - spent + index) // len(streams) - stream.samples, batch)
                 for index, stream in enumerate(streams)
             ]
-            advance(meter, streams, [min(most, count) for count in left], generator)
+            for some in _together(wanted, batch):
+                advance(meter, streams[some], wanted[some], generator)
             done = spent + sum(stream.samples for stream in streams)
             if done < min(total, due):
                 continue
@@ -412,6 +411,18 @@ def _rounds(
                 break
         if reached:
             return
+
+
+def _together(counts: list[int], most: int) -> Iterator[slice]:
+    """Group counts that follow each other, so that no group adds up to more."""
+    start, total = 0, 0
+    for index, count in enumerate(counts):
+        if total and total + count > most:
+            yield slice(start, index)
+            start, total = index, 0
+        total += count
+    if total:
+        yield slice(start, len(counts))
 
 
 def _result(record: Record) -> Uncertainty:
