@@ -749,6 +749,7 @@ def test_labels_share_the_evaluations(domain):
     calls = []
 
     def loss(x):
+        calls.append(len(x))
         return _labels(x)
 
     u = qw.uncertainty(loss, domain)
