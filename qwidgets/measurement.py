@@ -178,11 +178,9 @@ def measure(
             parts.append(_packets(forward, group, probes.inputs[some], probes.labels[some], probes))
             unit += 1
             yield unit / units
-        packets.append(
-            PacketMoments(*(torch.cat(values, 1) for values in zip(*parts, strict=True)))
-        )
+        packets.append(_joined(parts, 1))
 
-    everything = PacketMoments(*(torch.cat(values) for values in zip(*packets, strict=True)))
+    everything = _joined(packets, 0)
     labels, each = probes.packets.shape
     position, momentum, product = (
         values.cpu().numpy().reshape(-1, labels, each)

@@ -18,17 +18,18 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from qwidgets.directions import orthonormal
 from qwidgets.domain import Domain, Gaussian, check_sampler, positive, whole
 from qwidgets.estimates import Record, estimate, relative_error
 from qwidgets.proposal import make_plan
-from qwidgets.sums import Meter, Stream, completed
+from qwidgets.sums import Meter, Stream, advance, completed
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -377,24 +378,27 @@ def _rounds(
     seeds: list[int],
 ) -> Generator[Uncertainty]:
     plan = make_plan(meter.loss, meter.domain, samples=totals[0], sampler=sampler, seeds=seeds[-3:])
-    streams = [Stream(meter, plan, seed) for seed in seeds[:-3]]
+    streams = [Stream(plan, seed) for seed in seeds[:-3]]
+    generator = torch.Generator().manual_seed(seeds[0])
     batch = min(max(_BATCH_NUMBERS // meter.domain.dimension, 2), _LARGEST_BATCH)
     due, reached = 0.0, False
     # Pilot evaluations of balls are part of the estimate; others only steer it.
     spent = plan.evaluations if plan.balls is not None else 0
     for total in totals:
         while True:
-            for index, stream in enumerate(streams):
-                left = (total - spent + index) // len(streams) - stream.samples
-                if left:
-                    stream.advance(min(batch, left))
+            wanted = [
+                min((total - spent + index) // len(streams) - stream.samples, batch)
+                for index, stream in enumerate(streams)
+            ]
+            for some in _together(wanted, batch):
+                advance(meter, streams[some], wanted[some], generator)
             done = spent + sum(stream.samples for stream in streams)
             if done < min(total, due):
                 continue
             due = done * (1 + _GROWTH)
             record = replace(
                 blank,
-                replicates=completed(streams),
+                replicates=completed(meter, streams),
                 alone=meter.alone,
                 overhead=plan.evaluations,
             )
@@ -407,6 +411,18 @@ def _rounds(
                 break
         if reached:
             return
+
+
+def _together(counts: list[int], most: int) -> Iterator[slice]:
+    """Group counts that follow each other, so that no group adds up to more."""
+    start, total = 0, 0
+    for index, count in enumerate(counts):
+        if total and total + count > most:
+            yield slice(start, index)
+            start, total = index, 0
+        total += count
+    if total:
+        yield slice(start, len(counts))
 
 
 def _result(record: Record) -> Uncertainty:

@@ -7,20 +7,24 @@ a function of these sums.
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self, final
 
 import numpy as np
 import torch
 
-from qwidgets.domain import Box, Domain, evaluate
+from qwidgets.domain import Box, Domain, Sample, evaluate
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from qwidgets.domain import Loss, Sample
+    from qwidgets.domain import Loss
     from qwidgets.proposal import Balls, Plan
 
 # On a box one sample of so many is also moved to two faces, for the self-check.
@@ -52,14 +56,24 @@ class Meter:
             return squares
         return squares @ (self.basis**2).T
 
-    def add_up(self, sample: Sample, pairs: int, generator: torch.Generator) -> tuple[Sums, ...]:
-        """Add up samples for each label; a few of the first are also moved to faces of a box."""
+    def add_up(
+        self, samples: Sequence[Sample], pairs: Sequence[int], generator: torch.Generator
+    ) -> list[tuple[Sums, ...]]:
+        """Add up some samples of each of several replicates, for each label.
+
+        All are evaluated at once: starting a network, or torch's small steps, costs as much for the
+        samples of one replicate as for those of all. Of each replicate so many ``pairs`` of the
+        first samples are also moved to faces of a box.
+        """
+        sample = _together(samples)
+        lengths = [len(one.x) for one in samples]
         values = evaluate(self.loss, sample.x)
         self.alone = values.alone
         x, middle = self.project(sample.x), self.project(sample.middle)
         score = self.domain.score(sample.x)
         root = sample.weight.sqrt()[:, None]
-        sums, activity = [], torch.zeros(self.domain.dimension, dtype=torch.float64)
+        table: list[list[Sums]] = [[] for _ in samples]
+        activity = torch.zeros(self.domain.dimension, dtype=torch.float64)
         for label, value in enumerate(values.value):
             gradient = values.gradient(label)
             shift, rest = self.domain.stein(sample, value, gradient)
@@ -68,29 +82,54 @@ class Meter:
             if label == len(self.origins):
                 self.origins.append(_origin(x, amplitude, rate * root))
             origin, slope = self.origins[label]
-            part = Sums.of(
-                position=x - origin,
-                middle=middle - origin,
-                amplitude=amplitude,
-                rate=(rate - slope * value[:, None]) * root,
-                shift=self.project(shift) * root,
-                rest=self.along(rest) * root,
-                origin=torch.stack([origin, slope]),
-            )
-            sums.append(part.observed(value, gradient))
-            if pairs and amplitude.any():
+            fields = {
+                "position": x - origin,
+                "middle": (middle - origin).expand_as(x),
+                "amplitude": amplitude,
+                "rate": (rate - slope * value[:, None]) * root,
+                "shift": self.project(shift) * root,
+                "rest": self.along(rest) * root,
+            }
+            still = ~gradient.any(1)
+            splits = {name: field.split(lengths) for name, field in fields.items()}
+            for index, sums in enumerate(table):
+                own = {name: split[index] for name, split in splits.items()}
+                sums.append(Sums.of(**own, origin=torch.stack([origin, slope])))
+            if still.any():
+                each = zip(value.split(lengths), still.split(lengths), strict=True)
+                for sums, (own_value, own_still) in zip(table, each, strict=True):
+                    sums[-1] = sums[-1].observed(own_value[own_still])
+            if any(pairs) and amplitude.any():
                 unit = value / value.max()
                 activity += unit @ gradient.abs() / (value.max() * unit @ unit)
-        if not pairs:
-            return tuple(sums)
-        faces = self._faces(sample, pairs, activity, generator)
-        return tuple(
-            part.faced(faces, label, values.value[label], self.origins[label][0])
-            for label, part in enumerate(sums)
+        if any(pairs):
+            self._add_faces(table, sample, lengths, pairs, values.value, activity, generator)
+        return [tuple(sums) for sums in table]
+
+    def _add_faces(
+        self,
+        table: list[list[Sums]],
+        sample: Sample,
+        lengths: Sequence[int],
+        pairs: Sequence[int],
+        values: Tensor,
+        activity: Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        """Move the first samples of each replicate to faces, and add the flux to its sums."""
+        starts = [part.start for part in _parts(lengths)]
+        rows = torch.cat(
+            [start + torch.arange(count) for start, count in zip(starts, pairs, strict=True)]
         )
+        faces = self._faces(sample, rows, activity, generator)
+        for sums, part in zip(table, _parts(pairs), strict=True):
+            own = faces.some(part)
+            for label, value in enumerate(values):
+                inside, origin = value[rows[part]], self.origins[label][0]
+                sums[label] = sums[label].faced(own, label, inside, origin)
 
     def _faces(
-        self, sample: Sample, pairs: int, activity: Tensor, generator: torch.Generator
+        self, sample: Sample, rows: Tensor, activity: Tensor, generator: torch.Generator
     ) -> _Faces:
         """Move samples along an axis each, mostly where the loss varies, to both faces."""
         domain = self.domain
@@ -99,54 +138,91 @@ class Meter:
         share = torch.full_like(activity, 1 / len(activity))
         if activity.any():
             share = (1 - _FACE_FLOOR) * activity / activity.sum() + _FACE_FLOOR * share
-        axis = torch.multinomial(share, pairs, replacement=True, generator=generator)
-        row = torch.arange(pairs)
-        lower, upper = sample.x[:pairs].clone(), sample.x[:pairs].clone()
+        axis = torch.multinomial(share, len(rows), replacement=True, generator=generator)
+        row = torch.arange(len(rows))
+        lower, upper = sample.x[rows], sample.x[rows]
         lower[row, axis], upper[row, axis] = domain.lower[axis], domain.upper[axis]
         values = evaluate(self.loss, torch.cat([lower, upper]), derivative=False).value
-        weight = sample.weight[:pairs] / share[axis]
-        one = torch.zeros(pairs, domain.dimension, dtype=torch.float64)
+        weight = sample.weight[rows] / share[axis]
+        one = torch.zeros(len(rows), domain.dimension, dtype=torch.float64)
         one[row, axis] = 1.0
         return _Faces(
             lower=self.project(lower),
             upper=self.project(upper),
-            values=values.reshape(len(values), 2, pairs),
+            values=values.reshape(len(values), 2, -1),
             component=self.project(one),
             distance=(domain.upper - domain.lower)[axis],
             weight=weight,
-            face_weight=weight if sample.factor is None else weight / sample.factor[row, axis],
+            face_weight=weight if sample.factor is None else weight / sample.factor[rows, axis],
         )
 
 
 class Stream:
     """One replicate: an independent stream of samples and its sums so far."""
 
-    def __init__(self, meter: Meter, plan: Plan, seed: int) -> None:
-        self.meter = meter
+    def __init__(self, plan: Plan, seed: int) -> None:
         self.plan = plan
         self.draw = plan.stream(seed)
-        self.generator = torch.Generator().manual_seed(seed)
         self.samples = 0
         self.sums: tuple[Sums, ...] = ()
         self.counts = torch.zeros(0 if plan.balls is None else len(plan.balls.probability)).double()
 
-    def advance(self, samples: int) -> None:
-        """Draw and evaluate some more samples."""
-        before, self.samples = self.samples, self.samples + samples
-        pairs = 0
-        if isinstance(self.meter.domain, Box):
-            pairs = min(-(-self.samples // _FACES) + -before // _FACES, samples)
-        sample = self.draw(samples)
-        new = self.meter.add_up(sample, pairs, self.generator)
-        self.sums = tuple(a + b for a, b in zip(self.sums, new, strict=True)) if before else new
+    def take(self, sample: Sample, sums: tuple[Sums, ...]) -> None:
+        """Add what some more samples came to."""
+        self.sums = tuple(map(operator.add, self.sums, sums)) if self.samples else sums
+        self.samples += len(sample.x)
         if self.plan.balls is not None:
             assert sample.ball is not None
             self.counts += torch.bincount(sample.ball, minlength=len(self.counts))
 
 
-def completed(streams: list[Stream]) -> tuple[tuple[Sums, ...], ...]:
+def advance(
+    meter: Meter, streams: Sequence[Stream], samples: Sequence[int], generator: torch.Generator
+) -> None:
+    """Draw and evaluate so many more samples of each stream, together."""
+    given = [(stream, count) for stream, count in zip(streams, samples, strict=True) if count]
+    drawn = [stream.draw(count) for stream, count in given]
+    pairs = [
+        min(-(-(stream.samples + count) // _FACES) + -stream.samples // _FACES, count)
+        if isinstance(meter.domain, Box)
+        else 0
+        for stream, count in given
+    ]
+    for (stream, _), sample, sums in zip(
+        given, drawn, meter.add_up(drawn, pairs, generator), strict=True
+    ):
+        stream.take(sample, sums)
+
+
+def _together(samples: Sequence[Sample]) -> Sample:
+    """Put samples one after the other; what all of a domain share stays one row."""
+    first = samples[0]
+    if len(samples) == 1:
+        return first
+
+    def joined(name: str) -> Tensor | None:
+        parts = [getattr(sample, name) for sample in samples]
+        return None if parts[0] is None else torch.cat(parts)
+
+    shared = first.ball is None
+    return Sample(
+        x=torch.cat([sample.x for sample in samples]),
+        weight=torch.cat([sample.weight for sample in samples]),
+        middle=first.middle if shared else torch.cat([sample.middle for sample in samples]),
+        reach=first.reach if shared else torch.cat([sample.reach for sample in samples]),
+        ball=joined("ball"),
+        factor=joined("factor"),
+    )
+
+
+def _parts(lengths: Sequence[int]) -> list[slice]:
+    ends = list(itertools.accumulate(lengths, initial=0))
+    return [slice(start, end) for start, end in itertools.pairwise(ends)]
+
+
+def completed(meter: Meter, streams: Sequence[Stream]) -> tuple[tuple[Sums, ...], ...]:
     """Collect the sums of each stream, for each label, with what is known of the balls."""
-    balls, meter = streams[0].plan.balls, streams[0].meter
+    balls = streams[0].plan.balls
     table = [list(stream.sums) for stream in streams]
     if balls is not None:
         counts = torch.stack([stream.counts for stream in streams])
@@ -169,6 +245,18 @@ class _Faces:
     distance: Tensor  # (n,): of the two faces
     weight: Tensor  # (n,): of the sample, over the probability of the axis
     face_weight: Tensor  # (n,): without the part that the place along the axis has in it
+
+    def some(self, rows: slice) -> _Faces:
+        """Take some of them."""
+        return _Faces(
+            lower=self.lower[rows],
+            upper=self.upper[rows],
+            values=self.values[:, :, rows],
+            component=self.component[rows],
+            distance=self.distance[rows],
+            weight=self.weight[rows],
+            face_weight=self.face_weight[rows],
+        )
 
 
 @final
@@ -270,9 +358,8 @@ class Sums:
             for total, rows in zip(weight, moments, strict=True)
         ]
 
-    def observed(self, value: Tensor, gradient: Tensor) -> Self:
-        """Note where the gradient is exactly zero."""
-        still = value[~gradient.any(1)]
+    def observed(self, still: Tensor) -> Self:
+        """Note the losses where the gradient is exactly zero."""
         if not len(still):
             return self
         weight = (still * math.ldexp(1.0, -self.exponent)).square().sum()
@@ -281,18 +368,18 @@ class Sums:
         )
 
     def faced(self, faces: _Faces, label: int, value: Tensor, origin: Tensor) -> Self:
-        """Add the flux of ``x l^2`` through faces, less ``l^2`` at the points they belong to."""
-        unit, pairs = math.ldexp(1.0, -self.exponent), len(faces.distance)
+        """Add the flux of ``x l^2`` through faces, less l^2 at the points (n,) they belong to."""
+        unit = math.ldexp(1.0, -self.exponent)
         # A face may be far above all samples; what only matters is that it is.
         lower, upper = (faces.values[label] * unit).clamp_max(_LARGEST_FACE) ** 2
         component = faces.component
         flux = upper * (component * (faces.upper - origin)).sum(1)
         flux -= lower * (component * (faces.lower - origin)).sum(1)
-        inside = (value[:pairs] * unit) ** 2 * (component**2).sum(1)
+        inside = (value * unit) ** 2 * (component**2).sum(1)
         share = faces.face_weight / faces.distance
         slope = (share * (upper - lower)) @ component
         total = share @ flux - faces.weight @ inside
-        return replace(self, faces=np.append(float(total), slope.numpy()), pairs=pairs)
+        return replace(self, faces=np.append(float(total), slope.numpy()), pairs=len(value))
 
     def about(self, origin: NDArray[np.float64]) -> Sums:
         """Count from another origin."""

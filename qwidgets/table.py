@@ -98,7 +98,7 @@ def to_xarray(u: Uncertainty) -> xr.Dataset:
     """Label all figures and their standard errors; see `Uncertainty.to_xarray`."""
     import xarray as xr
 
-    labels = () if np.ndim(u.total_position_std) == 0 else ("label",)
+    labels = ("label",) if _several(u) else ()
     shape = _pixels(u)
     axes: tuple[str, ...] = ("direction",)
     if shape is not None:
@@ -123,7 +123,7 @@ def to_xarray(u: Uncertainty) -> xr.Dataset:
 def _title(u: Uncertainty) -> str:
     count = u.position_std.shape[-1]
     ones = f"{count} direction{'s' * (count > 1)}"
-    labels = "" if np.ndim(u.total_position_std) == 0 else f"{len(u.position_std)} labels, "
+    labels = f"{len(u.position_std)} labels, " if _several(u) else ""
     effective = _range(np.atleast_1d(u.effective_sample_size), ",.0f")
     check = _range(np.atleast_1d(u.self_check), ".1f")
     return (
@@ -137,48 +137,64 @@ def _range(values: NDArray[np.float64], form: str) -> str:
     return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
 
 
+def _several(u: Uncertainty) -> bool:
+    """Whether it has labels, which then are the rows."""
+    return u.product.ndim > 1
+
+
 def _totals(u: Uncertainty) -> Iterator[tuple[str, str]]:
-    for name in _TOTALS:
-        value, error = np.atleast_1d(getattr(u, name)), np.atleast_1d(u.standard_error[name])
-        if np.ndim(getattr(u, name)) == 0:
-            yield name, with_error(value[0], error[0])
-            continue
-        for label in range(len(value)):
-            yield f"label {label} {name}", with_error(value[label], error[label])
+    for name in () if _several(u) else _TOTALS:
+        yield name, with_error(getattr(u, name), float(u.standard_error[name]))
 
 
 def _shown(u: Uncertainty) -> NDArray[np.int64]:
     """Which directions have a row: all, or those with the largest products."""
-    if u.product.ndim > 1:
-        return np.zeros(0, dtype=np.int64)
     if len(u.product) <= _ROWS:
         return np.arange(len(u.product))
     return np.argsort(-u.product, kind="stable")[:_ROWS]
 
 
 def _rows(u: Uncertainty) -> Iterator[tuple[str, ...]]:
+    if _several(u):
+        yield ("label", *_TOTALS)
+        for label in range(len(u.product)):
+            values = [
+                with_error(getattr(u, name)[label], np.asarray(u.standard_error[name])[label])
+                for name in _TOTALS
+            ]
+            yield (str(label), *values)
+        return
     yield ("direction", *_COLUMNS)
     for index in _shown(u):
         yield (
             str(index),
             *(
-                with_error(getattr(u, name)[index], np.asarray(u.standard_error[name])[index])
+                with_error(
+                    getattr(u, name)[index],
+                    np.asarray(u.standard_error[name])[index],
+                    # A mean that happens to be zero is as exact as the spread around it is wide.
+                    scale=u.position_std[index] if name == "position_mean" else 1.0,
+                )
                 for name in _COLUMNS
             ),
         )
 
 
 def _left_out(u: Uncertainty) -> list[str]:
+    units = "Positions in input units, momenta in 1 / input unit; ± one standard error."
+    if _several(u):
+        return [f"{units} Every direction: to_xarray()."]
     count = u.product.shape[-1] - len(_shown(u))
-    if u.product.ndim > 1:
-        return ["Directions of all labels: to_xarray()."]
-    return [f"and {count} more, of smaller products"] if count else []
+    return [*([f"and {count} more, of smaller products"] if count else []), units]
 
 
-def with_error(value: float, error: float) -> str:
-    """Write a number with its standard error, both to the error's second digit."""
-    if error <= _EXACT * (abs(value) or 1.0):
-        return f"{value:.9g} (exact)"
+def with_error(value: float, error: float, scale: float = 0.0) -> str:
+    """Write a number with its standard error, both to the error's second digit.
+
+    One that is only rounding, of the value or of the scale of such values, says that it is exact.
+    """
+    if error <= _EXACT * (max(abs(value), scale) or 1.0):
+        return f"{0.0 if abs(value) <= _EXACT * scale else value:.9g} (exact)"
     digits = 1 - math.floor(math.log10(error)) if math.isfinite(error) else -1
     if digits < 0:
         return f"{value:.4g} ± {error:.2g}"
@@ -193,7 +209,7 @@ def _pixels(u: Uncertainty) -> tuple[int, ...] | None:
 
 def _maps(u: Uncertainty) -> Iterator[str]:
     shape = _pixels(u)
-    if shape is None or len(shape) not in {2, 3} or u.product.ndim > 1:
+    if shape is None or len(shape) not in {2, 3} or _several(u):
         return
     yield '<div style="display:flex;gap:1.5em;margin-top:.5em">'
     for name in ("position_std", "momentum_std"):

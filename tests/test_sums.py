@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import qwidgets as qw
 from qwidgets.domain import unit_cube
 from qwidgets.proposal import make_plan
-from qwidgets.sums import Meter, Stream, Sums, completed
+from qwidgets.sums import Meter, Stream, Sums, advance, completed
 
 
 def batch(sizes, seed, exponent=0.0, origin=0.0):
@@ -98,7 +98,7 @@ def test_sums_are_the_means_they_claim():
     domain = qw.Gaussian([0.3, -0.2], 0.6)
     sample = domain.sample(unit_cube("uniform", 2, 0)(500))
     meter = Meter(loss, domain, None)
-    (sums,) = meter.add_up(sample, 0, torch.Generator())
+    ((sums,),) = meter.add_up([sample], [0], torch.Generator())
     x, value = sample.x, loss(sample.x)
     apart = 2 * (x[:, 0] - x[:, 1])
     gradient = torch.stack([apart, -apart], 1)
@@ -131,7 +131,7 @@ def test_faces_estimate_the_boundary_term():
     domain = qw.Box([0, 0], [1, 1])
     sample = domain.sample(unit_cube("uniform", 2, 0)(40000))
     meter = Meter(loss, domain, None)
-    (sums,) = meter.add_up(sample, 40000, torch.Generator().manual_seed(0))
+    ((sums,),) = meter.add_up([sample], [40000], torch.Generator().manual_seed(0))
     offset = mean - sums.origin[0]
     flux = (sums.faces[0] - sums.faces[1:] @ offset) / sums.pairs / (sums.weight / sums.samples)
     assert flux + 2 == pytest.approx(boundary, abs=0.05)
@@ -193,12 +193,12 @@ def test_streams_of_a_neighborhood_are_completed_to_the_exact_answer():
     domain = qw.Neighborhood(centers, 0.1)
     plan = make_plan(loss, domain, samples=400, sampler="uniform", seeds=[1, 2, 3])
     meter = Meter(loss, domain, None)
-    streams = [Stream(meter, plan, seed) for seed in range(4)]
-    for stream in streams:
-        stream.advance(6)
+    streams = [Stream(plan, seed) for seed in range(4)]
+    advance(meter, streams, [6, 4, 6, 0], torch.Generator())
+    advance(meter, streams, [0, 2, 0, 6], torch.Generator())
     weight = (1 + centers[:, 0].double()) ** 2
     mean = float(weight @ centers[:, 0].double() / weight.sum())
-    for (sums,) in completed(streams):
+    for (sums,) in completed(meter, streams):
         unit = math.ldexp(1.0, 2 * sums.exponent)
         assert sums.weight * unit / sums.samples == pytest.approx(float(weight.mean()))
         # The middles are exact, and so is the position but for its place in the ball.

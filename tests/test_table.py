@@ -54,13 +54,14 @@ def test_text_shows_totals_and_directions(few):
     assert lines[1].startswith("total_position_std 0.")
     assert lines[3].split()[:2] == ["direction", "position_mean"]
     assert with_error(few.position_std[1], few.standard_error["position_std"][1]) in lines[5]
-    assert len(lines) == 6
+    assert "1 / input unit" in lines[6]
+    assert len(lines) == 7
 
 
 def test_many_directions_are_cut_to_those_of_largest_product(image):
     text = repr(image)
     assert "and 12 more, of smaller products" in text
-    assert len(text.splitlines()) == 4 + 12 + 1
+    assert len(text.splitlines()) == 4 + 12 + 2
     first = int(text.splitlines()[4].split()[0])
     assert first == image.product.argmax() == 0
 
@@ -139,8 +140,13 @@ def test_labels_are_an_axis():
     dataset = u.to_xarray()
     assert dataset.position_std.dims == ("label", "row", "column")
     assert dataset.total_position_std.dims == ("label",)
-    assert "label 1 total_momentum_std" in repr(u)
-    assert "label 1 total_momentum_std" in u._repr_html_()
+    *_, last, _ = repr(u).splitlines()
+    shown = [
+        with_error(getattr(u, f"total_{name}_std")[1], u.standard_error[f"total_{name}_std"][1])
+        for name in ("position", "momentum")
+    ]
+    assert last.split()[0] == "1"
+    assert all(value in last and value in u._repr_html_() for value in shown)
 
 
 def test_warnings_are_shown():
