@@ -22,6 +22,7 @@ import { Models } from "./models";
 import { PhaseSpace } from "./phase";
 import { legend, Plane } from "./plane";
 import { Refine } from "./refine";
+import { InputPlane } from "./regions";
 import { Guard, Setup, stakes } from "./setup";
 import { type Choice, Choices } from "./state";
 
@@ -89,6 +90,7 @@ class Explorer {
     controls.element.prepend(models.element);
     controls.element.append(refine.element, setup.element);
     const lens = new Lens(choices);
+    const plain = new InputPlane();
     const readout = new Readout();
     const plane = new Plane(choices);
     const phase = new PhaseSpace();
@@ -132,6 +134,7 @@ class Explorer {
       framed("tradeoff"),
       framed("curves"),
       framed("robustness"),
+      plain.element,
       lens.element,
     );
     const body = h("div", { class: "qw-body" }, controls.element, panels);
@@ -165,6 +168,7 @@ class Explorer {
       models.show(choices.now);
       refine.show(cube, choices.now, model.get("run"));
       lens.show(cube, choices.now);
+      plain.show(cube, choices.now);
       readout.show(cube, choices.now);
       plane.show(cube, choices.now);
       if (changed === "all" || changed.size > 1 || !changed.has("attack_epsilon"))
@@ -186,12 +190,18 @@ class Explorer {
     model.on("change:heading", showHeading);
     model.on("change:run", showRun);
     model.on("change:runs", showRuns);
+    const showRegions = () => {
+      plain.setRegions(model.get("regions"));
+      root.classList.toggle("qw-two-dimensional", model.get("regions").state === "ready");
+    };
     model.on("change:lens", showLens);
+    model.on("change:regions", showRegions);
     this.views.add(show);
     showHeading();
     showRun();
     show("all");
     showLens();
+    showRegions();
     if (live()) looking.ask({ type: "look" });
     if (model.get("lens").state !== "empty") looking.settle();
     const removeFigures = this.placeFigures(figures);
@@ -202,6 +212,8 @@ class Explorer {
       model.off("change:run", showRun);
       model.off("change:runs", showRuns);
       model.off("change:lens", showLens);
+      model.off("change:regions", showRegions);
+      plain.dispose();
       looking.settle();
       lens.dispose();
       header.dispose();

@@ -204,15 +204,11 @@ def giving_way() -> Iterator[None]:
     """
     from qwidgets.sweep import one_core_spared  # loads PyTorch
 
-    _lower_priority()
-    with one_core_spared():
-        yield
-
-
-def _lower_priority() -> None:
     if sys.platform == "linux":
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+    with one_core_spared():
+        yield
 
 
 R = TypeVar("R")
@@ -221,7 +217,8 @@ R = TypeVar("R")
 class Latest(Generic[R]):
     """Works on the newest request; an older one is dropped in the middle.
 
-    The thread lives only while there is work.
+    The thread lives only while there is work, and has the ordinary priority: somebody waits for
+    it, and it is soon done.
 
     Parameters
     ----------
@@ -263,7 +260,6 @@ class Latest(Generic[R]):
             self._wanted = []
 
     def _run(self) -> None:
-        _lower_priority()
         while True:
             with self._changed:
                 if not self._wanted:
