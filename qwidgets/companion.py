@@ -30,6 +30,7 @@ from qwidgets.captions import markdown_html
 from qwidgets.files import check_place, write_whole
 from qwidgets.provenance import command, sources
 from qwidgets.widgets.explorer import Explorer
+from qwidgets.widgets.looking import NOTHING_SEEN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -317,9 +318,15 @@ def _embed(explorer: Explorer, dataset: xr.Dataset) -> dict[str, Any]:
     last = len(epochs) - 1
     # Of the snapshot that is exported; more may have been finished while the state was read.
     state["epoch"] = int(np.abs(epochs - state["epoch"]).argmin())
+    whole = state["cube"]["axes"]
     state["cube"], arrays = _cube(state["cube"], dataset)
     entry["packed"] = _packed(arrays)
-    entry["buffers"] = [b for b in entry.get("buffers", []) if b["path"][0] != "cube"]
+    replaced = {"cube"}
+    if any(whole[name] != state["cube"]["axes"][name] for name in ("epsilon", "regularization")):
+        # It is drawn of all networks, and would be taken for that of others.
+        state["regions"] = dict(NOTHING_SEEN)
+        replaced.add("regions")
+    entry["buffers"] = [b for b in entry.get("buffers", []) if b["path"][0] not in replaced]
     if state["run"]["phase"] != "done":
         # Nothing can be trained, paused or cancelled from a page.
         message = f"{last} trained epoch{'' if last == 1 else 's'}"

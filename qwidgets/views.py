@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from qwidgets.lens import Lens
+    from qwidgets.regions import Regions
 
 PLOTTED = (
     "clean_accuracy",
@@ -478,6 +479,18 @@ def lens_arrays(lens: Lens) -> dict[str, NDArray[np.float32]]:
         if values is not None:
             arrays |= {name: values, f"{name}_error": error}
     return {name: np.ascontiguousarray(values, np.float32) for name, values in arrays.items()}
+
+
+def region_arrays(found: Regions) -> dict[str, NDArray[Any]]:
+    """Take what is drawn of the input plane, in half precision where it is only looked at."""
+    limit = float(np.finfo(np.float16).max)
+    odds = np.clip(np.nan_to_num(found.odds, posinf=limit, neginf=-limit), -limit, limit)
+    return {
+        "odds": np.ascontiguousarray(odds, np.float16),
+        "attacked": np.ascontiguousarray(found.attacked, np.float16),
+        "points": np.ascontiguousarray(found.points, np.float32),
+        "labels": np.ascontiguousarray(found.labels, np.float32),
+    }
 
 
 def _is_grid(dataset: xr.Dataset) -> bool:

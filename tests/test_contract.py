@@ -119,6 +119,16 @@ def test_lens_has_the_fields_of_the_contract(source):
     explorer.close()
 
 
+def test_regions_have_the_fields_of_the_contract(source):
+    settings = TINY | {"data": "moons", "epsilon": [0], "epochs": 1, "detail": None}
+    explorer = Explorer(qw.sweep(**settings, progress=False))
+    explorer.look()
+    assert set(explorer.regions) == keys(source, "interface WireRegions {")
+    states = strings(re.search(r"interface WireRegions \{\s*state:([^;]*);", source)[1])
+    assert explorer.regions["state"] in states
+    explorer.close()
+
+
 def test_refined_networks_have_the_fields_of_the_contract(source):
     sent = []
 

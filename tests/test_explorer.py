@@ -478,6 +478,33 @@ def test_no_lens_before_anything_is_finished(make):
             explorer.look()
 
 
+def test_two_dimensional_data_have_an_input_plane_of_all_networks(make):
+    settings = TINY | {"data": "moons", "epochs": 1, "detail": None}
+    explorer = make(**settings)
+    explorer.wait(60)
+    assert explorer.regions["state"] == "empty"
+    explorer.look()
+    assert explorer.regions["state"] == "ready"
+    assert numbers(explorer.regions, "odds").shape[0] == 4
+    network = explorer.sweep.model(epsilon=0.1, regularization=0.3)
+    (low, high), size = explorer.regions["range"], explorer.regions["size"]
+    with torch.no_grad():
+        corner = network(torch.tensor([[high, low]]))
+    odds = float(corner[0, 1] - corner[0, 0])
+    assert float(numbers(explorer.regions, "odds")[3, 0, 0, size - 1]) == pytest.approx(
+        odds, rel=2e-3, abs=2e-3
+    )
+    # A refined network comes behind them; another training without a plane has none.
+    explorer.refine(1, epsilon=0.05)
+    explorer.wait(60)
+    explorer.look()
+    assert numbers(explorer.regions, "odds").shape[0] == 5
+    explorer.train(data="digits")
+    explorer.wait(60)
+    explorer.look()
+    assert explorer.regions["state"] == "empty"
+
+
 # Refining
 
 

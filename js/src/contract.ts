@@ -71,6 +71,21 @@ export interface WireLens {
   values?: Record<string, WireArray>;
 }
 
+/** The input plane of two-dimensional data; all but state and message are there once "ready". */
+export interface WireRegions {
+  state: "empty" | "ready" | "missing";
+  message: string;
+  /** After which the networks were asked. */
+  epoch?: number;
+  /** Both axes. */
+  range?: [number, number];
+  size?: number;
+  /** For each class the point around which its packet is seen. */
+  references?: number[][];
+  /** Networks in the order of the grid, then the refined ones. */
+  values?: Record<string, WireArray>;
+}
+
 export type Phase =
   | "empty"
   | "preparing"
@@ -137,6 +152,7 @@ export interface Traits {
   cube: WireCube | Record<string, never>;
   run: Run;
   lens: WireLens;
+  regions: WireRegions;
   refined: WireRefined[];
   /** What was trained in this session and kept, and which of it is shown. */
   runs: { names: string[]; shown: number };

@@ -45,6 +45,7 @@ export class ExportMenu {
   private readonly clear = h("input", { type: "checkbox" });
   private readonly told = h("p", { class: "qw-export-told", role: "status" });
   private readonly menu: HTMLElement;
+  private readonly rows: HTMLElement[][];
   readonly element: HTMLElement;
 
   /**
@@ -53,12 +54,12 @@ export class ExportMenu {
    * @param describe The present state in words.
    */
   constructor(
-    parts: readonly Exportable[],
+    private readonly parts: readonly Exportable[],
     private readonly run: (action: () => Promise<void>) => void,
     private readonly within: <T>(scheme: Scheme, work: () => T) => T,
     private readonly describe: () => string,
   ) {
-    const rows = parts.flatMap((part) => [
+    this.rows = parts.map((part) => [
       h("span", {}, part.title),
       ...FORMATS.map((format) => {
         const label = `${part.title} as ${format.toUpperCase()}`;
@@ -80,7 +81,7 @@ export class ExportMenu {
         "aria-label": "Export",
         hidden: true,
       },
-      h("div", { class: "qw-export-grid" }, ...rows),
+      h("div", { class: "qw-export-grid" }, ...this.rows.flat()),
       h(
         "div",
         { class: "qw-export-options" },
@@ -110,6 +111,11 @@ export class ExportMenu {
 
   private open(): void {
     this.told.textContent = "";
+    // Not of what these networks have no panel for.
+    this.parts.forEach(({ element }, i) => {
+      const away = getComputedStyle(element).display === "none";
+      for (const part of this.rows[i] as HTMLElement[]) part.hidden = away;
+    });
     this.menu.hidden = false;
     const [r = 0, g = 0, b = 0] = getComputedStyle(this.menu).backgroundColor.match(/\d+/g) ?? [];
     this.colors.value = Number(r) + Number(g) + Number(b) < 384 ? "dark" : "light";

@@ -19,6 +19,7 @@ import { Plane } from "./plane";
 import { inWords, Problems, type Remedy } from "./problems";
 import { type Series, seriesOf, type Table, tableOf } from "./readings";
 import { Refine } from "./refine";
+import { InputPlane } from "./regions";
 import { FullScreen } from "./screen";
 import { Guard, Setup, stakes } from "./setup";
 import type { Choice, Choices } from "./state";
@@ -61,6 +62,7 @@ export class View {
   readonly problems = new Problems();
   private readonly readout = new Readout();
   private readonly phase = new PhaseSpace();
+  private readonly inputs = new InputPlane();
   private readonly commands: Commands;
   /** Its own, as a click may come before the lens has been seen. */
   private readonly looking: Commands;
@@ -118,6 +120,7 @@ export class View {
       framed("tradeoff"),
       framed("curves"),
       framed("robustness"),
+      this.inputs.element,
       this.lens.element,
     );
     this.root = h(
@@ -164,6 +167,7 @@ export class View {
         this.header,
         this.controls,
         this.phase,
+        this.inputs,
         this.lens,
         this.hover,
       ].map((part) => () => part.dispose()),
@@ -200,6 +204,7 @@ export class View {
     this.part("uncertainty plane", () => this.plane.show(cube, choices.now));
     if (all || changed.size > 1 || !changed.has("attack_epsilon"))
       this.part("phase space", () => this.phase.show(cube, choices.now));
+    this.part("input plane", () => this.inputs.show(cube, choices.now));
     this.part("words of the attack lens", () => this.lens.show(cube, choices.now));
     this.part("values", () => this.hover.refresh());
     if (all) this.tour.offer();
@@ -232,6 +237,7 @@ export class View {
       runs: () => this.showRun(),
       problem: () => this.showProblem(),
       lens: () => this.showLens(),
+      regions: () => this.showRegions(),
     };
     this.show("all");
     for (const [name, show] of Object.entries(shown)) {
@@ -258,11 +264,18 @@ export class View {
     this.part("attack lens", () => this.lens.setLens(lens));
   }
 
+  private showRegions(): void {
+    const regions = this.explored.model.get("regions");
+    this.part("input plane", () => this.inputs.setRegions(regions));
+    this.root.classList.toggle("qw-two-dimensional", regions.state === "ready");
+  }
+
   /** Draw a part by itself: one that fails leaves the others as they should be. */
   private part(name: string, draw: () => void): void {
     const again = () => {
       this.show("all");
       this.showLens();
+      this.showRegions();
     };
     const remedy: Remedy = { label: "Draw again", action: again };
     const what = `The ${name} cannot be drawn`;
@@ -298,6 +311,7 @@ export class View {
     // What is no figure has numbers of its own kind.
     const own: Record<string, () => Table> = {
       "phase-space": () => this.phase.table(),
+      "input-plane": () => this.inputs.table(),
       lens: () => this.lens.table(),
     };
     const figure = (name: string) => {
@@ -316,11 +330,10 @@ export class View {
 
   /** Do something while the page has the colours of a scheme, unseen. */
   private inColors<T>(scheme: Scheme, work: () => T): T {
-    const { el, phase, lens } = this;
+    const { el, phase, inputs, lens } = this;
     const css = `qw-in-${scheme}`;
     const recolor = () => {
-      phase.recolor();
-      lens.recolor();
+      for (const part of [phase, inputs, lens]) part.recolor();
     };
     el.classList.add(css);
     recolor();

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
+from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +15,14 @@ from ipywidgets import widget_serialization
 from qwidgets import __version__, views
 from qwidgets.widgets.cells import supersede
 from qwidgets.widgets.jobs import measuring, refining, training
-from qwidgets.widgets.looking import NOTHING_SEEN, Look, Looking, wire
+from qwidgets.widgets.looking import NOTHING_SEEN, Look, Looking, Survey, Surveying, wire
 from qwidgets.widgets.panels import Panels
 from qwidgets.widgets.problems import OffTheGridError, ProblemsShown
 from qwidgets.widgets.runner import Phase, Runner
 from qwidgets.widgets.saved import standstill
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -96,6 +97,8 @@ class Explorer(ProblemsShown):
         "cancelled" or "failed"), ``fraction`` of the work done, and a ``message``.
     lens : dict
         What the attack lens shows, and of which network; see `look`.
+    regions : dict
+        The input plane of two-dimensional data, for all networks after the last finished epoch.
     problem : str
         What went wrong last beside the training, for example in an observer of yours; empty if
         nothing did. It is shown in the widget until it is dismissed.
@@ -125,6 +128,7 @@ class Explorer(ProblemsShown):
     model = tl.Unicode("").tag(sync=True)
     image = tl.Int(0).tag(sync=True)
     lens = tl.Dict(dict(NOTHING_SEEN), read_only=True).tag(sync=True)
+    regions = tl.Dict(dict(NOTHING_SEEN), read_only=True).tag(sync=True)
     refined: tl.List[Any] = tl.List(read_only=True).tag(sync=True)
     runs = tl.Dict({"names": [], "shown": 0}, read_only=True).tag(sync=True)
     cube = tl.Dict(read_only=True).tag(sync=True)
@@ -148,6 +152,7 @@ class Explorer(ProblemsShown):
         # Looks from the first view on; without one nobody would see it.
         self._watched = False
         self._looking = Looking(lambda seen: self.tell("lens", seen))
+        self._surveying = Surveying(lambda seen: self.tell("regions", seen))
         super().__init__(figures=self._panels.figures, marks=self._panels.marks)
         self.set_trait("run", {"phase": "empty", "fraction": 0.0, "message": ""})
         self.on_msg(self._on_command)
@@ -322,7 +327,8 @@ class Explorer(ProblemsShown):
             raise RuntimeError(message)
         self._watched = True
         self._look_again()
-        if not self._looking.wait(timeout):
+        self._survey_again()
+        if not (self._looking.wait(timeout) and self._surveying.wait(timeout)):
             message = f"the lens was not done within timeout={timeout} seconds."
             raise TimeoutError(message)
         if self._looking.error is not None:
@@ -385,6 +391,7 @@ class Explorer(ProblemsShown):
             return
         self.cancel()
         self._looking.close()
+        self._surveying.close()
         self._panels.close()
         super().close()
         self.layout.close()
@@ -437,6 +444,7 @@ class Explorer(ProblemsShown):
             self.tell("epoch", epoch)
         self._name_runs()
         self._look_again()
+        self._survey_again()
 
     def _on_refined(self, found: Sweep) -> None:
         """Show a finished epoch of a network between those of the grid."""
@@ -464,6 +472,7 @@ class Explorer(ProblemsShown):
         )
         if found.complete:
             self._look_again()
+            self._survey_again()
 
     def _show_new(self, found: Sweep | Measurement) -> None:
         run = _Run(found)
@@ -512,6 +521,9 @@ class Explorer(ProblemsShown):
         self._moving = False
         self._name_runs()
         self._look_again()
+        if self.regions["state"] != "empty":
+            self.tell("regions", dict(NOTHING_SEEN))
+        self._survey_again()
 
     def _name_runs(self) -> None:
         runs = {"names": [run.name for run in self._shown], "shown": self._current}
@@ -522,7 +534,7 @@ class Explorer(ProblemsShown):
         """Ask for the lens anew, where somebody watches it."""
         if self._watched and self._shown and not self._moving:
             network, of = self._run.nearest(self.epsilon, self.regularization, self.model)
-            self._looking.ask(
+            self._looking.look(
                 Look(
                     found=self._run.found,
                     network=network,
@@ -532,6 +544,13 @@ class Explorer(ProblemsShown):
                     attack_epsilon=self.attack_epsilon,
                 )
             )
+
+    def _survey_again(self) -> None:
+        """Ask for the input plane anew, where the data have one and somebody watches it."""
+        run = self._run
+        if self._watched and run.found.dataset.attrs["input_shape"] == [2]:
+            networks = run.networks()
+            self._surveying.ask(Survey(found=run.found, networks=networks, epoch=run.last))
 
     def _busy(self) -> bool:
         return self._runner is not None and not self._runner.join(0)
@@ -570,6 +589,8 @@ class Explorer(ProblemsShown):
         if not self._watched:
             self._watched = True
             self._look_again()
+            if self._shown:
+                self._survey_again()
 
     @tl.validate("epsilon", "regularization", "attack_epsilon")
     def _check_value(self, proposal: Any) -> float:
@@ -676,6 +697,25 @@ class _Run:
             self.refined[index], self.refined_arrays[index] = entry, arrays
             self.refinements[index] = found
         return index
+
+    def networks(self) -> Sequence[Callable[[], Any]]:
+        """Return all networks, to be made later: the grid or the models, then the refined ones."""
+        found = self.found
+        if not self.grid:
+            return [partial(found.model, name) for name in found.names]
+        grid = [
+            partial(found.model, epsilon=epsilon, regularization=regularization)
+            for epsilon in found.settings.epsilon
+            for regularization in found.settings.regularization
+        ]
+        return grid + [
+            partial(
+                one.model,
+                epsilon=one.settings.epsilon[0],
+                regularization=one.settings.regularization[0],
+            )
+            for one in self.refinements
+        ]
 
     def nearest(
         self, epsilon: float, regularization: float, model: str

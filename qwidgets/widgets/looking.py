@@ -9,7 +9,7 @@ from qwidgets import views
 from qwidgets.widgets.runner import Latest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
 
     from torch import nn
 
@@ -57,12 +57,16 @@ class Looking:
     def __init__(self, show: Callable[[dict[str, Any]], None]) -> None:
         self._show = show
         self._latest: Latest[Look] = Latest(self._work, self._failed)
+        self._key: tuple[object, ...] | None = None
         self.seen: Lens | None = None
         self.error: Exception | None = None
 
-    def ask(self, look: Look) -> None:
-        """Look at something else."""
-        self._latest.ask(look)
+    def look(self, look: Look) -> None:
+        """Look at this, if that is something else than before."""
+        key = look.found, tuple(look.of.items()), look.label, look.image, look.attack_epsilon
+        if key != self._key or self.error is not None:
+            self._key = key
+            self._latest.ask(look)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the last look is done; False if that takes longer."""
@@ -111,6 +115,79 @@ class Looking:
     def _failed(self, look: Look, error: Exception) -> None:
         self.error = error
         self._show({"state": "missing", "message": str(error), **look.of})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """Networks whose input plane is to be drawn.
+
+    Attributes
+    ----------
+    found : Sweep or Measurement
+        What they belong to.
+    networks : sequence of callable
+        Each returns one; called on the worker thread.
+    epoch : int
+        After which they are seen.
+    """
+
+    found: Any
+    networks: Sequence[Callable[[], nn.Module]]
+    epoch: int
+
+
+class Surveying:
+    """Draws the input plane of two-dimensional data for all networks, on a thread of its own.
+
+    Parameters
+    ----------
+    show : callable
+        Takes what the browser needs of it, on that thread.
+    """
+
+    def __init__(self, show: Callable[[dict[str, Any]], None]) -> None:
+        self._show = show
+        self._latest: Latest[Survey] = Latest(self._work, self._failed)
+
+    def ask(self, survey: Survey) -> None:
+        """Draw other networks, if their inputs are points of a plane."""
+        self._latest.ask(survey)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the last survey is done; False if that takes longer."""
+        return self._latest.wait(timeout)
+
+    def close(self) -> None:
+        """Stop."""
+        self._latest.close()
+
+    def _work(self, survey: Survey) -> Generator[None]:
+        from qwidgets.regions import iterate_regions
+
+        dataset, data = survey.found.dataset, survey.found.data
+        found = yield from iterate_regions(
+            survey.networks,
+            data,
+            attack_epsilon=dataset.attack_epsilon.values.tolist(),
+            norm=dataset.attrs["norm"],
+            steps=dataset.attrs["measurement_attack_steps"],
+            seed=dataset.attrs["seed"],
+        )
+        references = data.test_inputs[dataset.probe_image.values[:, 0]]
+        self._show(
+            {
+                "state": "ready",
+                "message": "",
+                "epoch": survey.epoch,
+                "range": list(data.value_range),
+                "size": len(found.axis),
+                "references": references.tolist(),
+                "values": wire(views.region_arrays(found)),
+            }
+        )
+
+    def _failed(self, _survey: Survey, error: Exception) -> None:
+        self._show({"state": "missing", "message": str(error)})
 
 
 def wire(arrays: dict[str, Any]) -> dict[str, dict[str, Any]]:

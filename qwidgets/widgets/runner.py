@@ -31,8 +31,6 @@ _RATE = 15.0
 # ordinary priority: whatever a redraw wakes up runs at once, and beside other busy programs the
 # training still goes on (an idle-time priority would starve there, holding Python's lock).
 _NICENESS = 19
-# For what a person waits to see: behind the browser, but not behind every other busy program.
-_PROMPT_NICENESS = 5
 
 
 class Step(Protocol):
@@ -206,15 +204,11 @@ def giving_way() -> Iterator[None]:
     """
     from qwidgets.sweep import one_core_spared  # loads PyTorch
 
-    _lower_priority(_NICENESS)
-    with one_core_spared():
-        yield
-
-
-def _lower_priority(niceness: int) -> None:
     if sys.platform == "linux":
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+    with one_core_spared():
+        yield
 
 
 R = TypeVar("R")
@@ -223,7 +217,8 @@ R = TypeVar("R")
 class Latest(Generic[R]):
     """Works on the newest request; an older one is dropped in the middle.
 
-    The thread lives only while there is work.
+    The thread lives only while there is work, and has the ordinary priority: somebody waits for
+    it, and it is soon done.
 
     Parameters
     ----------
@@ -265,7 +260,6 @@ class Latest(Generic[R]):
             self._wanted = []
 
     def _run(self) -> None:
-        _lower_priority(_PROMPT_NICENESS)
         while True:
             with self._changed:
                 if not self._wanted:

@@ -510,7 +510,7 @@ def test_it_fits_the_page(open_notebook: OpenNotebook, saved: Saved, width: int)
     )
     assert outside == []
     assert view.root.evaluate("root => root.scrollWidth <= root.clientWidth")
-    boxes = [panel.bounding_box() for panel in view.root.locator(".qw-panel").all()]
+    boxes = [panel.bounding_box() for panel in view.root.locator(".qw-panel:visible").all()]
     assert all(box is not None and box["width"] > 250 for box in boxes)
     assert notebook.errors == []
 
