@@ -182,9 +182,21 @@ def sweep(
 def export(
     source: Annotated[Path, typer.Argument(metavar="SWEEP", help="A saved sweep.")],
     page: Annotated[Path, typer.Argument(metavar="PAGE.html", help="The page to write.")],
+    *,
+    title: Annotated[str | None, typer.Option(help="Heading of the page.")] = None,
+    author: Annotated[list[str] | None, typer.Option(help="Who made it; may be repeated.")] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(help="Markdown file, with equations in LaTeX, to stand below the pictures."),
+    ] = None,
+    embed: Annotated[
+        bool, typer.Option("--embed", help="Write a block for another page, an iframe.")
+    ] = False,
 ) -> None:
     """Write a saved sweep as one interactive page that needs nothing else."""
-    qw.export_html(qw.open_sweep(source), page)
+    said = None if text is None else text.read_text("utf-8")
+    sweep = qw.open_sweep(source)
+    qw.export_html(sweep, page, title=title, authors=author, text=said, embed=embed)
     typer.echo(page.resolve())
 
 
@@ -424,6 +436,8 @@ def _examine_front_ends() -> Iterator[_Finding]:
     installed = get_federated_extensions(folders)
     disabled = get_page_config(folders).get("disabledExtensions", [])
     for part in (*_FRONT_ENDS, _WIDGET_MANAGER):
+        if part == "bqscales" and find_spec(part) is None and not _bqplot_needs(part):
+            continue  # bqplot 0.12 has its scales itself
         package = part if part in _FRONT_ENDS else "jupyterlab_widgets"
         reinstall = f"run: python -m pip install --force-reinstall --no-deps {package}"
         version = installed[part]["version"] if part in installed else "missing"
@@ -448,6 +462,12 @@ def _examine_front_ends() -> Iterator[_Finding]:
             expected=version,
             remedy="" if current else reinstall,
         )
+
+
+def _bqplot_needs(package: str) -> bool:
+    if find_spec("bqplot") is None:
+        return False
+    return any(need.startswith(package) for need in metadata.requires("bqplot") or [])
 
 
 def _nbextension(part: str) -> Path | None:

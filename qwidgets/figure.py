@@ -17,6 +17,7 @@ import numpy as np
 from qwidgets import svg, views
 from qwidgets.files import check_place, write_whole
 from qwidgets.paper import PALETTES, TITLES, Colors, View, draw, heading
+from qwidgets.provenance import sources
 
 if TYPE_CHECKING:
     import os
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from qwidgets.sweep import Sweep
+    from qwidgets.widgets.explorer import Explorer
 
 Panel = Literal["plane", "neighborhood", "phase-space", "tradeoff", "curves", "robustness", "all"]
 Palette = Literal["light", "dark", "print"]
@@ -33,6 +35,10 @@ Palette = Literal["light", "dark", "print"]
 COLUMN, PAGE = 89.0, 183.0
 """Widths of one column and of two in many journals, mm."""
 
+NAMESPACES = {
+    "xmlns": "http://www.w3.org/2000/svg",
+    "xmlns:xlink": "http://www.w3.org/1999/xlink",
+}
 _ASPECT = 0.78
 _GUTTER = 8.0
 # The smallest panel that its axes leave something of, in sizes of its type.
@@ -77,7 +83,7 @@ class Figure:
 
 
 def figure(
-    sweep: Sweep | Any,
+    sweep: Sweep | Explorer,
     panel: Panel = "plane",
     *,
     epsilon: float | None = None,
@@ -135,7 +141,7 @@ def figure(
     --------
     >>> figure(sweep, "plane", epsilon=0.1, label=3).save("plane.svg")  # doctest: +SKIP
     """
-    sweep, chosen = _source(sweep)
+    source, chosen = _source(sweep)
     chosen |= {
         name: value
         for name, value in {
@@ -150,7 +156,7 @@ def figure(
     _one_of("panel", panel, [*TITLES, "all"])
     _one_of("palette", palette, list(PALETTES))
     font_size = _between("font_size", font_size, 3, 30, "a size of type in points")
-    view = _view(sweep.dataset, chosen, PALETTES[palette], font_size, keyed=panel != "all")
+    view = _view(source.dataset, chosen, PALETTES[palette], font_size, keyed=panel != "all")
     _refuse_unmeasured(view, panel)
     wide = _between("width", _or(width, PAGE if panel == "all" else COLUMN), 30, 2000, "in mm")
     rows: list[list[str]] = _plate(view) if panel == "all" else [[panel]]
@@ -195,10 +201,10 @@ def _draw(view: View, rows: list[list[str]], wide: float, high: float) -> Figure
     drawing = svg.element(
         "svg",
         svg.element("title", svg.words(title)),
-        svg.element("desc", svg.words(f"{caption} {_provenance(view.dataset.attrs)}")),
+        svg.element("desc", svg.words(f"{caption} {sources(view.dataset.attrs)}")),
         *sheet,
         svg.element("g", *parts, font_family=svg.FONT, font_size=size),
-        xmlns="http://www.w3.org/2000/svg",
+        **NAMESPACES,
         width=f"{svg.number(wide)}mm",
         height=f"{svg.number(high)}mm",
         viewBox=f"0 0 {svg.number(total[0])} {svg.number(total[1])}",
@@ -210,12 +216,12 @@ def _draw(view: View, rows: list[list[str]], wide: float, high: float) -> Figure
 # What was asked for
 
 
-def _source(source: Any) -> tuple[Sweep, dict[str, Any]]:
+def _source(source: object) -> tuple[Sweep, dict[str, Any]]:
     from qwidgets.sweep import Sweep
 
     names = ("epsilon", "regularization", "label", "epoch", "attack_epsilon")
     chosen: dict[str, Any] = {}
-    sweep = source
+    sweep: object = source
     if not isinstance(source, Sweep) and hasattr(source, "sweep"):  # an Explorer
         sweep = source.sweep
         chosen = {name: getattr(source, name) for name in names if hasattr(source, name)}
@@ -324,10 +330,16 @@ def _or(value: float | None, default: float) -> float:
 def _refuse_unmeasured(view: View, panel: str) -> None:
     if panel != "neighborhood" or view.measured:
         return
+    momenta = view.dataset.get("neighborhood_momentum_std")
+    ever = momenta is not None and bool(np.isfinite(momenta.values).any())
+    remedy = (
+        "take the last epoch, or train with detail='every-epoch'"
+        if ever
+        else ("train with detail='last-epoch'")
+    )
     message = (
         f"panel 'neighborhood' has no numbers at epoch {view.epoch}: this sweep did not measure the"
-        " neighbourhoods of the classes there; take the last epoch, or train with"
-        " detail='every-epoch'."
+        f" neighbourhoods of the classes there; {remedy}."
     )
     raise ValueError(message)
 
@@ -346,9 +358,9 @@ def _caption(view: View, panels: list[str]) -> str:
     dataset = view.dataset
     shape = dataset.sizes["epsilon"], dataset.sizes["regularization"]
     about = views.describe(dataset.attrs, shape)
-    name = str(dataset.attrs["class_names"][view.label])
+    name = views.one_line(str(dataset.attrs["class_names"][view.label]))
     kind = "trained network" if view.at.trained else "interpolated between trained networks"
-    said = [f"{view.name}, class \u2068{name}\u2069, epoch {view.epoch}"]
+    said = [f"{view.name}, class {name}, epoch {view.epoch}"]
     packets = {"plane", "phase-space"} & set(panels)
     if packets:
         said += [
@@ -379,11 +391,3 @@ def _caption(view: View, panels: list[str]) -> str:
             f"robust accuracy {robust} at attack radius {views.setting(view.attack_epsilon)}",
         ]
     return f"{about['subtitle']}. {kind.capitalize()} at {', '.join(said)} (one standard error)."
-
-
-def _provenance(attributes: Mapping[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in attributes["versions"].items())
-    return (
-        f"Made with {versions}; seed {attributes['seed']}; data {attributes['data']}, checksum"
-        f" {attributes['data_checksum']}."
-    )

@@ -151,10 +151,9 @@ class View:
     @property
     def subject(self) -> str:
         """Words for the class and the epoch."""
-        name = str(self.dataset.attrs["class_names"][self.label])
+        name = views.one_line(str(self.dataset.attrs["class_names"][self.label]))
         short = name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}…"
-        # Isolated, so that no direction mark in a name turns the words after it.
-        return f"class \u2068{short}\u2069, epoch {self.epoch}"
+        return f"class {short}, epoch {self.epoch}"
 
 
 def draw(panel: str, view: View, width: float, height: float) -> list[str]:
@@ -403,7 +402,9 @@ def _phase_space(view: View, width: float, height: float) -> list[str]:
         smooth = np.stack([np.interp(fine, t, row) for row in wigner[::-1]])
         address = svg.picture(_wigner_colors(colors, np.clip(math.pi * smooth, -1, 1)))
         box = {"x": axes.left, "y": axes.top, "width": axes.width, "height": axes.height}
-        parts.append(svg.element("image", **box, preserveAspectRatio="none", href=address))
+        # By its older name, which every drawing program knows.
+        carried = {"preserveAspectRatio": "none", "xlink:href": address}
+        parts.append(svg.element("image", **box, **carried))
     if view.keyed:
         words = {"x": axes.left + 0.5 * size, "y": axes.top + 1.3 * size, "fill": view.type.text}
         parts.append(svg.element("text", svg.words(view.subject), **words))

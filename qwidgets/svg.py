@@ -164,8 +164,9 @@ class Scale:
         """Part of the axis at which values stand: 0 at its low end, 1 at its high end."""
         numbers, ends = np.asarray(values, np.float64), np.array([self.low, self.high])
         if self.log:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                numbers, ends = np.log(numbers), np.log(ends)
+            # What is not positive has no place on this axis.
+            numbers = np.log(np.where(numbers > 0, numbers, math.nan))
+            ends = np.log(ends)
         return np.asarray((numbers - ends[0]) / (ends[1] - ends[0]))
 
 

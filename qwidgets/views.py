@@ -11,6 +11,7 @@ on its own, and in single precision; packets, which are only looked at, in half 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -54,8 +55,11 @@ _LOG_STEPS: tuple[tuple[float, ...], ...] = (
     (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9),
 )
 _FEWEST_TICKS = 4
+_FEW_EPOCHS = 11
 # Decimal exponents of the numbers that are written without one.
 _PLAIN = (-4, 5)
+# Marks that set the direction of the words after them.
+_DIRECTIONS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 # A grid value that went through text or single precision is still that grid point.
 _SAME_POINT = 1e-6
 _LINEAR_TICKS = 6
@@ -161,6 +165,42 @@ def plot_arrays(dataset: xr.Dataset, epoch: int | None = None) -> dict[str, NDAr
         kind = np.float16 if name == "packet" else np.float32
         arrays[name] = np.ascontiguousarray(values, dtype=kind)
     return arrays
+
+
+def thinned(dataset: xr.Dataset, most: int) -> xr.Dataset:
+    """Keep so much of a cube that its plotted arrays take at most so many bytes, if that can be.
+
+    Epochs go first, down to eleven, then rows and columns of the grid, then the other epochs; what
+    stays is evenly spaced, with the first and the last of each.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        The cube.
+    most : int
+        Bytes, as they come from `plot_arrays`.
+    """
+    one = dataset.isel(epsilon=[0], regularization=[0], epoch=[0])
+    network = sum(values.nbytes for values in plot_arrays(one).values())
+    sizes = {name: dataset.sizes[name] for name in ("epoch", "epsilon", "regularization")}
+
+    def excess() -> float:
+        return network * math.prod(sizes.values()) / most
+
+    def shrink(name: str, factor: float, least: int) -> None:
+        sizes[name] = max(math.floor(sizes[name] / max(factor, 1)), min(sizes[name], least))
+
+    shrink("epoch", excess(), _FEW_EPOCHS)
+    side = math.sqrt(max(excess(), 1))
+    shrink("epsilon", side, 2)
+    shrink("regularization", excess(), 2)
+    shrink("epsilon", excess(), 2)
+    shrink("epoch", excess(), 2)
+    kept = {
+        name: np.unique(np.rint(np.linspace(0, dataset.sizes[name] - 1, size)).astype(int))
+        for name, size in sizes.items()
+    }
+    return dataset.isel(kept)
 
 
 def grid_position(
@@ -370,10 +410,15 @@ def percentage(value: float, error: float) -> str:
     return f"{_fixed(100 * value, 1)}% ± {_fixed(100 * error, 1)}"
 
 
+def one_line(name: str) -> str:
+    """Name of a person's own, for a line of words: without what turns or breaks the line."""
+    return " ".join(_DIRECTIONS.sub("", name).split())
+
+
 def describe(attributes: Mapping[str, Any], shape: tuple[int, int]) -> dict[str, str]:
     """Words for the head of the picture: title, what was trained, name of the regularizer."""
     parts = (
-        str(attributes["data"]),
+        one_line(str(attributes["data"])),
         _MODEL_NAMES.get(attributes["model"], str(attributes["model"])),
         f"{shape[0]} × {shape[1]} networks",
         f"{_NORM_NAMES[attributes['norm']]} PGD",

@@ -53,6 +53,23 @@ def test_export_writes_the_page(saved, tmp_path):
     assert "<html" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
+def test_export_takes_what_is_said_about_the_page(saved, tmp_path):
+    (tmp_path / "about.md").write_text("It obeys $\\sigma_x \\sigma_p \\ge 1/2$.", encoding="utf-8")
+    words = ["--title", "Packets", "--author", "Ada", "--author", "Alan", "--text", "about.md"]
+    answer = run("export", saved, "page.html", *words, cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for part in (">Packets</h1>", "<bdi>Ada</bdi>, <bdi>Alan</bdi>", "<mi>σ</mi>"):
+        assert part in page
+    answer = run("export", saved, "block.html", "--embed", cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert (tmp_path / "block.html").read_text(encoding="utf-8").startswith("<iframe ")
+    answer = run("export", saved, "none.html", "--text", "missing.md", cwd=tmp_path)
+    assert answer.returncode == 2
+    assert answer.stderr == "No such file or directory: missing.md\n"
+    assert not (tmp_path / "none.html").exists()
+
+
 @pytest.mark.slow
 def test_demo_writes_the_page_and_prints_its_path(tmp_path):
     answer = run("demo", "--epochs", "1", cwd=tmp_path)
@@ -180,6 +197,19 @@ def test_doctor_sees_a_stale_page_part(jupyter_folder):
     answer = CliRunner().invoke(cli.app, ["doctor"])
     assert answer.exit_code == 1
     assert any(line.startswith("anywidget in pages: run") for line in answer.stdout.splitlines())
+
+
+@pytest.mark.parametrize(("needs", "told"), [(["bqscales>=0.3"], True), (["numpy"], False)])
+def test_doctor_asks_for_the_scales_where_bqplot_does(monkeypatch, needs, told):
+    # bqplot 0.12 comes without bqscales.
+    real_spec, real_requires = cli.find_spec, cli.metadata.requires
+    monkeypatch.setattr(cli, "find_spec", lambda n: None if n == "bqscales" else real_spec(n))
+    monkeypatch.setattr(
+        cli.metadata, "requires", lambda n: needs if n == "bqplot" else real_requires(n)
+    )
+    parts = {finding.part for finding in cli._examine_front_ends()}
+    assert "bqplot in JupyterLab" in parts
+    assert ("bqscales in JupyterLab" in parts) == told
 
 
 def test_doctor_sees_a_disabled_extension(tmp_path, monkeypatch):

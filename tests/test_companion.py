@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import base64
+import dataclasses
 import hashlib
 import json
 import os
 import re
 import threading
+import zlib
 from html.parser import HTMLParser
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +22,8 @@ from ipywidgets.widgets import widget as registry
 from jupyter_core.paths import jupyter_path
 
 import qwidgets as qw
-from qwidgets import companion, views
+from qwidgets import companion, provenance, views
+from qwidgets.widgets import explorer as explorer_module
 from qwidgets.widgets.explorer import Explorer
 
 HOSTILE = "</script><script>alert(1)</script><!--<b>&amp;\"'"
@@ -74,6 +78,20 @@ class Page(HTMLParser):
     def explorer(self):
         return self.states[self.script(VIEW)["model_id"]]
 
+    def arrays(self):
+        """Numbers of the cube, unpacked as the page does it."""
+        values, packed = self.explorer["state"]["cube"]["values"], self.explorer["packed"]
+        data, arrays = zlib.decompress(base64.b64decode(packed["data"])), {}
+        for path, size, length in zip(
+            packed["paths"], packed["sizes"], packed["lengths"], strict=True
+        ):
+            part, data = np.frombuffer(data[:length], np.uint8), data[length:]
+            wire = values[path[-2]]
+            numbers = part.reshape(size, -1).T.copy().view(wire["dtype"])
+            arrays[path[-2]] = numbers.reshape(wire["shape"])
+        assert not data
+        return arrays
+
 
 @pytest.fixture(scope="session")
 def sweep():
@@ -114,14 +132,16 @@ def test_the_page_is_one_file_that_asks_for_nothing(page):
 
 
 def test_the_default_grid_stays_below_six_megabytes(sweep, page):
-    # All that grows with the grid are the arrays, written in base64: four characters a triple.
+    # All that grows with the grid are the arrays; they do not pack worse than not at all.
     def size(networks, epochs):
         one = views.plot_arrays(sweep.dataset.isel(epsilon=[0], regularization=[0], epoch=[0]))
         return 4 / 3 * networks * (epochs + 1) * sum(values.nbytes for values in one.values())
 
-    predicted = len(page.text.encode()) - size(4, 2) + size(64, 20)
+    packed = len(page.explorer["packed"]["data"])
+    predicted = len(page.text.encode()) - packed + size(64, 20) * packed / size(4, 2)
     print(f"a page of the default grid takes {predicted / 1e6:.2f} MB")  # noqa: T201
-    assert 3e6 < predicted < 6e6
+    assert packed < 0.8 * size(4, 2)
+    assert 2e6 < predicted < 5e6
 
 
 def test_only_the_script_of_the_page_may_run(page):
@@ -158,13 +178,26 @@ def test_inlined_code_is_the_installed_code(page):
 def test_the_numbers_are_those_of_the_cube(page, sweep):
     cube = page.explorer["state"]["cube"]
     assert cube["finished"] == 3
-    buffers = {tuple(buffer["path"]): buffer["data"] for buffer in page.explorer["buffers"]}
+    arrays = page.arrays()
+    assert list(arrays) == list(views.plot_arrays(sweep.dataset))
     for name, values in views.plot_arrays(sweep.dataset).items():
-        wire = cube["values"][name]
-        data = np.frombuffer(
-            base64.b64decode(buffers["cube", "values", name, "data"]), wire["dtype"]
-        )
-        np.testing.assert_array_equal(data.reshape(wire["shape"]), values)
+        np.testing.assert_array_equal(arrays[name], values)
+
+
+def test_no_number_is_off_by_half_of_its_last_printed_digit(page, sweep):
+    # A number is printed to three significant digits: their last is worth a hundredth of the first.
+    for name, values in page.arrays().items():
+        exact = np.moveaxis(sweep.dataset[name].values, 2, 0)
+        if name == "packet":
+            exact = exact[..., np.isin(sweep.dataset.t.values, views.plot_axes(sweep.dataset)["t"])]
+            # Drawn, not printed: in half precision, to a part in 2048, as the page says.
+            np.testing.assert_allclose(values, exact, rtol=2.0**-11, atol=2.0**-25)
+            continue
+        np.testing.assert_array_equal(np.isnan(values), np.isnan(exact))
+        kept = np.isfinite(exact) & (exact != 0)
+        digit = 10.0 ** (np.floor(np.log10(np.abs(exact[kept]))) - 2)
+        assert (np.abs(values[kept] - exact[kept]) <= 0.5 * digit).all()
+        np.testing.assert_allclose(values[kept], exact[kept], rtol=2.0**-24)
 
 
 def test_every_widget_that_is_referred_to_is_in_the_page(page):
@@ -202,9 +235,166 @@ def test_the_footer_says_where_the_numbers_come_from(page, sweep):
 
 def test_the_title_is_the_explorers_or_ones_own(page, sweep, tmp_path):
     assert page.texts["title"][0].startswith("Uncertainty of a neural network: digits")
+    assert "h1" not in page.texts
     own = Page(qw.export_html(sweep, tmp_path / "own.html", title="My networks"))
-    assert own.texts["title"] == ["My networks"]
-    assert own.explorer["state"]["heading"]["title"] == "My networks"
+    assert own.texts["title"] == own.texts["h1"] == ["My networks"]
+    assert own.explorer["state"]["heading"] == page.explorer["state"]["heading"]
+
+
+def test_authors_and_text_stand_around_the_plots(sweep, tmp_path):
+    page = Page(
+        qw.export_html(
+            sweep,
+            tmp_path / "page.html",
+            authors=["Ada Lovelace", "Alan Turing"],
+            text="## Reading\n\nA *packet* obeys $\\sigma_x \\sigma_p \\ge \\tfrac12$.",
+        )
+    )
+    assert page.texts["h1"] == ["Uncertainty of a neural network"]
+    assert page.texts["bdi"][:2] == ["Ada Lovelace", "Alan Turing"]
+    assert page.texts["h2"] == ["Reading"]
+    assert page.texts["em"] == ["packet"]
+    assert "".join(page.texts["mi"]) == "σxσp"
+    assert "≥" in page.texts["mo"]
+    order = [page.text.index(f"<{tag}") for tag in ("header", "main", "section", "footer")]
+    assert order == sorted(order)
+
+
+def test_what_a_file_cannot_hold_is_replaced(sweep, tmp_path):
+    broken = "half \ud800, null \0, whole \U0001f600"
+    words = {"title": broken, "authors": broken, "text": f"{broken} $\\alpha \ud800$"}
+    page = Page(qw.export_html(sweep, tmp_path / "page.html", **words))
+    whole = "half \ufffd, null \ufffd, whole \U0001f600"
+    assert page.texts["h1"] == page.texts["title"] == [whole]
+    assert page.texts["bdi"] == [whole]
+    assert whole in page.text
+
+
+def test_the_command_makes_the_same_numbers_again(page, sweep):
+    (pre,) = page.texts["pre"]
+    namespace = {}
+    exec(pre.replace("qw.sweep(", "qw.sweep(progress=False, "), namespace)  # noqa: S102
+    again = namespace["sweep"]
+    assert again.settings == sweep.settings
+    assert again.dataset.drop_attrs().identical(sweep.dataset.drop_attrs())
+    assert again.dataset.attrs == sweep.dataset.attrs
+
+
+def test_the_command_says_where_ones_own_parts_go(sweep):
+    hostile = "x\nimport os"
+    settings = dataclasses.replace(sweep.settings, data=hostile, model="custom")
+    said = provenance.command(settings)
+    assert "data=data,  # your own, named 'x\\nimport os'" in said
+    assert "model=model,  # your own" in said
+    assert len(said.splitlines()) == len(provenance.command(sweep.settings).splitlines())
+    ast.parse(said)
+
+
+def test_a_page_of_an_interrupted_sweep_says_so(sweep, tmp_path):
+    dataset = sweep.dataset.isel(epoch=[0, 1]).assign_attrs(complete=False)
+    part = qw.Sweep(dataset, sweep.settings, {}, None)
+    page = Page(qw.export_html(part, tmp_path / "page.html"))
+    assert "Stopped after 1 of 2 epochs." in " ".join(page.texts["p"])
+    assert page.explorer["state"]["cube"]["finished"] == 2
+
+
+# Large grids
+
+
+@pytest.fixture(scope="module")
+def large(sweep):
+    """Many epochs: the last is the sweep's own, so that all numbers are known."""
+    epochs = [0, *[1] * 399, 2]
+    dataset = sweep.dataset.isel(epoch=epochs).assign_coords(epoch=np.arange(401))
+    return qw.Sweep(dataset, dataclasses.replace(sweep.settings, epochs=400), {}, None)
+
+
+def test_a_large_grid_is_thinned_and_says_so(large, sweep, tmp_path, monkeypatch):
+    monkeypatch.setattr(companion, "_MOST", 1_000_000)
+    with pytest.warns(UserWarning, match="of 400 epochs, evenly spaced") as caught:
+        page = Page(qw.export_html(large, tmp_path / "page.html"))
+    assert caught[0].filename == __file__
+    arrays, cube = page.arrays(), page.explorer["state"]["cube"]
+    assert 0.9e6 < sum(values.nbytes for values in arrays.values()) <= 1e6
+    kept = cube["axes"]["epoch"]
+    assert kept == sorted(set(kept))
+    assert (kept[0], kept[-1]) == (0, 400)
+    assert max(np.diff(kept)) - min(np.diff(kept)) <= 1
+    assert (cube["finished"], cube["epochs"]) == (len(kept), len(kept) - 1)
+    assert page.explorer["state"]["epoch"] == len(kept) - 1
+    np.testing.assert_array_equal(
+        arrays["clean_accuracy"][-1], sweep.dataset.clean_accuracy[..., -1].astype(np.float32)
+    )
+    assert f"{len(kept) - 1} of 400 epochs" in " ".join(page.texts["p"])
+
+
+def test_a_large_grid_of_few_epochs_loses_networks(sweep, tmp_path, monkeypatch):
+    wide = sweep.dataset.isel(epsilon=[0] * 9 + [1], regularization=[0] * 6 + [1])
+    wide = wide.assign_coords(epsilon=np.arange(10.0), regularization=np.arange(7.0))
+    monkeypatch.setattr(companion, "_MOST", 100_000)
+    with pytest.warns(UserWarning, match="page holds 4 × 3 of 10 × 7 networks, evenly spaced"):
+        page = Page(
+            qw.export_html(qw.Sweep(wide, sweep.settings, {}, None), tmp_path / "page.html")
+        )
+    axes = page.explorer["state"]["cube"]["axes"]
+    assert "epoch" not in axes
+    assert (axes["epsilon"][0], axes["epsilon"][-1]) == (0, 9)
+    assert (axes["regularization"][0], axes["regularization"][-1]) == (0, 6)
+
+
+def test_a_grid_that_fits_is_not_touched(large):
+    most = sum(values.nbytes for values in views.plot_arrays(large.dataset).values())
+    assert views.thinned(large.dataset, most).identical(large.dataset)
+    assert views.thinned(large.dataset, most - 1).sizes["epoch"] == 400
+
+
+@pytest.mark.parametrize("most", [10**5, 10**4, 1])
+def test_thinning_keeps_the_corners(large, most):
+    wide = large.dataset.isel(epsilon=[0] * 9 + [1], regularization=[0] * 6 + [1])
+    wide = wide.assign_coords(epsilon=np.arange(10.0), regularization=np.arange(7.0))
+    thin = views.thinned(wide, most)
+    for name in ("epsilon", "regularization", "epoch"):
+        assert thin[name].values[0] == wide[name].values[0]
+        assert thin[name].values[-1] == wide[name].values[-1]
+    assert thin.sizes["epoch"] <= 11
+    size = sum(values.nbytes for values in views.plot_arrays(thin).values())
+    least = thin.sizes["epsilon"] == thin.sizes["regularization"] == thin.sizes["epoch"] == 2
+    assert size <= most or least
+
+
+# A block for another page
+
+
+def test_a_block_carries_the_page(sweep, tmp_path):
+    block = qw.export_html(sweep, embed=True, title='"Quotes" & <more>')
+    assert block._repr_html_() == str(block) == block.html
+    frame = Frame(block.html)
+    assert frame.tags == ["iframe"]
+    (attributes,) = frame.attributes
+    assert set(attributes["sandbox"].split()) == {
+        *("allow-scripts", "allow-downloads", "allow-popups", "allow-popups-to-escape-sandbox")
+    }
+    assert attributes["title"] == '"Quotes" & <more>'
+    whole = qw.export_html(sweep, tmp_path / "page.html", title='"Quotes" & <more>')
+    ours, theirs = (
+        re.sub(r"[0-9a-f]{32}", "id", text)
+        for text in (attributes["srcdoc"], whole.read_text("utf-8"))
+    )
+    assert ours == theirs
+    written = qw.export_html(sweep, tmp_path / "block.html", embed=True)
+    assert Frame(written.read_text("utf-8")).tags == ["iframe"]
+
+
+class Frame(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes = [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes.append(dict(attrs))
 
 
 def test_hostile_words_stay_words(tmp_path):
@@ -383,6 +573,9 @@ def test_a_place_that_cannot_hold_the_page_is_refused(
         ((None, "page.html"), {}, "sweep_or_explorer must be a Sweep.*got NoneType"),
         (("sweep", 3), {}, "path must be the name of a file.*got 3"),
         (("sweep", "page.html"), {"title": 3}, "title must be a str.*got 3"),
+        (("sweep", "page.html"), {"authors": ["A", 3]}, "authors must be a str or a list of str"),
+        (("sweep", "page.html"), {"text": b"x"}, "text must be a str of Markdown.*got b'x'"),
+        (("sweep",), {}, "path must be the name of a file.*only embed=True"),
     ],
 )
 def test_the_wrong_kind_is_refused(sweep, tmp_path, monkeypatch, arguments, options, words):
@@ -407,3 +600,17 @@ def test_a_missing_part_of_the_front_end_is_named(sweep, tmp_path, monkeypatch, 
     assert f"pip install --force-reinstall {name}=={version}" in str(raised.value)
     assert not (tmp_path / "page.html").exists()
     assert set(registry._instances) == before
+
+
+@pytest.mark.parametrize("name", ["page.js", "index.js"])
+def test_a_missing_part_of_our_own_is_named(sweep, tmp_path, monkeypatch, name):
+    version = qw.__version__
+    for module, read in (
+        (companion, lambda: qw.export_html(sweep, tmp_path / "page.html")),
+        (explorer_module, lambda: explorer_module._static(name)),
+    ):
+        monkeypatch.setattr(module, "files", lambda _: tmp_path)
+        with pytest.raises(FileNotFoundError, match=f"of qwidgets {version} is missing") as raised:
+            read()
+        assert "make install" in str(raised.value)
+    assert os.listdir(tmp_path) == []  # noqa: PTH208

@@ -22,7 +22,7 @@ from qwidgets import cli, svg, views
 EPSILON, REGULARIZATION, EPOCHS = [0, 0.1, 0.3], [0, 0.03, 0.3], 2
 PANELS = ["plane", "neighborhood", "phase-space", "tradeoff", "curves", "robustness"]
 NOW, REFERENCE, BOUND, FRONT, EPOCH = "#0072b2", "#8b949e", "#d55e00", "#009e73", "#b36b00"
-SVG = "{http://www.w3.org/2000/svg}"
+SVG, HREF = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 HOSTILE = [
     "</svg><script>alert(1)</script>",
     "\"'&amp;<!--]]>",
@@ -210,7 +210,7 @@ def test_phase_space_is_that_of_the_packet(sweep):
     figure = qw.figure(sweep, "phase-space", epsilon=0.1, regularization=0.3, label=5)
     root = ET.fromstring(figure.svg)
     (image,) = root.iter(f"{SVG}image")
-    pixels = decoded(image.get("href"))
+    pixels = decoded(image.get(HREF))
     t = np.array(views.plot_axes(sweep.dataset)["t"])
     psi = sweep.dataset.packet.sel(epsilon=0.1, regularization=0.3, epoch=EPOCHS, label=5)
     density = psi.sel(t=t).values ** 2
@@ -276,7 +276,7 @@ def test_the_caption_says_what_is_drawn(sweep):
     assert f"σp = {views.with_error(momentum, error)}" in figure.caption
     assert "digits" in figure.caption
     assert "ε 0.10, λ 0.03" in figure.caption
-    assert "class \u20683\u2069, epoch 2" in figure.caption
+    assert "class 3, epoch 2" in figure.caption
     root = ET.fromstring(figure.svg)
     description = root.find(f"{SVG}desc").text
     assert figure.caption in description
@@ -385,14 +385,14 @@ def test_hostile_names_stay_words(name):
     figure = qw.figure(sweep, "plane", label=0)
     root = ET.fromstring(figure.svg.encode())
     assert not list(root.iter("script")) + list(root.iter(f"{SVG}script"))
-    shown = re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd]", "\ufffd", name)
+    shown = re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd]", "\ufffd", views.one_line(name))
     assert shown in root.find(f"{SVG}desc").text
     (line,) = (
         t for t in map("".join, (e.itertext() for e in root.iter(f"{SVG}text"))) if "class" in t
     )
-    # Isolated, so that its direction marks end with it; and cut to what there is room for.
-    assert line.startswith("class \u2068")
-    assert line.endswith("\u2069, epoch 1")
+    # Without what would turn the line, and cut to what there is room for.
+    assert not re.search("[\u202a-\u202e\u2066-\u2069]", line)
+    assert line.endswith(", epoch 1")
     assert len(line) < 60
 
 
@@ -454,6 +454,15 @@ def test_saved_whole_or_not_at_all(sweep, tmp_path, monkeypatch):
 def test_bad_calls_say_what_to_do(sweep, arguments, error, words):
     with pytest.raises(error, match=words):
         qw.figure(sweep, **arguments)
+
+
+def test_neighborhoods_that_were_never_measured_are_refused(sweep):
+    without = qw.Sweep(sweep.dataset.drop_vars(list(views.DETAIL)), sweep.settings, {}, None)
+    with pytest.raises(ValueError, match="train with detail='last-epoch'"):
+        qw.figure(without, "neighborhood")
+    drawn = qw.figure(without, "all")
+    assert "Class neighbourhood" not in drawn.svg
+    assert drawn.svg.count('font-weight="bold"') == 5
 
 
 def test_a_source_without_numbers_is_refused(sweep):

@@ -217,6 +217,13 @@ def test_describe_names_every_choice(dataset, changes, words):
     assert words in views.describe(dataset.attrs | changes, (1, 1))["subtitle"]
 
 
+def test_a_name_of_ones_own_neither_turns_nor_breaks_its_line(dataset):
+    name = "a\u202eb\u202c\u2066 c\u2069\n\td\u200f é ي"
+    assert views.one_line(name) == "ab c d é ي"
+    subtitle = views.describe(dataset.attrs | {"data": name}, (3, 2))["subtitle"]
+    assert subtitle.startswith("ab c d é ي · mlp 128-128 · ")
+
+
 # Readings
 
 

@@ -16,6 +16,8 @@ export interface WireCube {
     attack_epsilon: number[];
     label: string[];
     t: number[];
+    /** The epochs that the arrays hold, in a page that has not all of them. */
+    epoch?: number[];
   };
   /** The last epoch that is planned; epoch 0 is the untrained network. */
   epochs: number;

@@ -189,9 +189,10 @@ export class Controls {
 
   private showEpoch(): void {
     const { epoch } = this.choices.now;
+    const text = String(this.cube?.trainedEpochs(epoch) ?? epoch);
     this.epoch.input.value = String(epoch);
-    this.epoch.output.value = String(epoch);
-    this.epoch.input.setAttribute("aria-valuetext", epoch === 0 ? "0, untrained" : String(epoch));
+    this.epoch.output.value = text;
+    this.epoch.input.setAttribute("aria-valuetext", epoch === 0 ? "0, untrained" : text);
     this.epoch.track.style.setProperty(
       "--qw-fill",
       String(epoch / Math.max(this.cube?.epochs ?? 1, 1)),

@@ -107,6 +107,7 @@ export class Cube {
   momentumLimit: number;
   excessLimit: number;
   private readonly stored = new Map<string, Stored>();
+  private readonly kept: readonly number[] | undefined;
 
   constructor(wire: WireCube) {
     this.epsilon = new Axis(wire.axes.epsilon, "linear");
@@ -114,6 +115,7 @@ export class Cube {
     this.attack = new Axis(wire.axes.attack_epsilon, "linear");
     this.labels = wire.axes.label;
     this.t = wire.axes.t;
+    this.kept = wire.axes.epoch;
     this.epochs = wire.epochs;
     this.width = wire.width;
     this.finished = wire.finished;
@@ -127,6 +129,11 @@ export class Cube {
       decodeInto(data, array.dtype, array.data);
       this.stored.set(name, { data, dtype: array.dtype, block, tail: block / this.networks });
     }
+  }
+
+  /** Epochs of training behind an index along the epoch axis. */
+  trainedEpochs(index: number): number {
+    return this.kept?.[index] ?? index;
   }
 
   /** Take in one finished epoch that arrived after the cube did. */

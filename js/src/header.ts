@@ -87,6 +87,9 @@ export class Header {
   }
 }
 
+/** Letters of a class that the readout has room for; a longer name is cut short. */
+const CLASS_ROOM = 24;
+
 /** The state of the Explorer in one line of text, with standard errors. */
 export class Readout {
   readonly element = h("p", { class: "qw-readout", "aria-live": "polite" });
@@ -117,7 +120,7 @@ export class Readout {
   /** Leave room for the longest name of a class. */
   setCube({ labels }: Cube): void {
     const longest = Math.max(...labels.map((name) => name.length));
-    this.element.style.setProperty("--qw-class-room", `${longest + 1}ch`);
+    this.element.style.setProperty("--qw-class-room", `${Math.min(longest, CLASS_ROOM) + 1}ch`);
   }
 
   show(cube: Cube, choice: Choice): void {
@@ -139,7 +142,7 @@ export class Readout {
     this.write("epsilon", setting(choice.epsilon));
     this.write("regularization", setting(choice.regularization));
     this.write("label", cube.labels[label] ?? "–");
-    this.write("epoch", String(epoch));
+    this.write("epoch", String(cube.trainedEpochs(epoch)));
     this.write("position", withError(position, at("position_std_error")));
     this.write("momentum", withError(momentum, at("momentum_std_error")));
     this.write("product", `${significant(product)} (bound ${bound})`);

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { paretoFront } from "./marks";
+import { defined, errorBars, paretoFront } from "./marks";
 
 /** Deterministic numbers on a coarse lattice, so that there are ties. */
 function points(seed: number, count: number): [number[], number[]] {
@@ -46,5 +46,37 @@ describe("Pareto front", () => {
     expect(paretoFront([0.9, Number.NaN, 0.5, 1], [0.1, 1, 0.6, Number.NaN])).toEqual([2, 0]);
     expect(paretoFront([Number.NaN], [1])).toEqual([]);
     expect(paretoFront([], [])).toEqual([]);
+  });
+});
+
+describe("what is undefined", () => {
+  const bars = (...numbers: [number, number, number, number]) => {
+    const { x, y } = errorBars(...numbers);
+    return [x, y].map((lines) => lines.map((line) => Array.from(line as Float32Array)));
+  };
+
+  it("has no error bar", () => {
+    expect(bars(2, 8, 0.5, 0.25)).toEqual([
+      [
+        [1.5, 2.5],
+        [2, 2],
+      ],
+      [
+        [8, 8],
+        [7.75, 8.25],
+      ],
+    ]);
+    expect(bars(2, 8, Number.NaN, 0.25)).toEqual([[[2, 2]], [[7.75, 8.25]]]);
+    expect(bars(2, 8, Number.NaN, Number.NaN)).toEqual([[], []]);
+    expect(bars(Number.NaN, 8, 0.5, 0.25)).toEqual([[], []]);
+  });
+
+  it("has no dot, in any of its coordinates", () => {
+    const points = {
+      x: new Float32Array([1, Number.NaN, 3, 4]),
+      y: new Float32Array([5, 6, Number.POSITIVE_INFINITY, 8]),
+    };
+    expect(defined(points)).toEqual({ x: new Float32Array([1, 4]), y: new Float32Array([5, 8]) });
+    expect(defined({ x: new Float32Array(0) })).toEqual({ x: new Float32Array(0) });
   });
 });

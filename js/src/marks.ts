@@ -30,10 +30,27 @@ export function paretoFront(x: ArrayLike<number>, y: ArrayLike<number>): number[
   return front.reverse();
 }
 
-/** A cross of two lines, one standard error to either side of a point. */
+/** A cross of two lines, one standard error to either side of a point; none where it is undefined. */
 export function errorBars(x: number, y: number, dx: number, dy: number) {
   const pair = (a: number, b: number) => new Float32Array([a, b]);
-  return { x: [pair(x - dx, x + dx), pair(x, x)], y: [pair(y, y), pair(y - dy, y + dy)] };
+  const bars = [
+    [pair(x - dx, x + dx), pair(y, y)],
+    [pair(x, x), pair(y - dy, y + dy)],
+  ].filter((bar) => bar.every((ends) => ends.every(Number.isFinite)));
+  return { x: bars.map(([ends]) => ends), y: bars.map(([, ends]) => ends) };
+}
+
+/** Of points given by their coordinates, those that are defined: bqplot writes others as they are. */
+export function defined<K extends string>(
+  points: Record<K, Float32Array>,
+): Record<K, Float32Array> {
+  const columns = Object.values<Float32Array>(points);
+  const keep = (_: number, i: number) => columns.every((column) => Number.isFinite(column[i]));
+  const kept = Object.entries<Float32Array>(points).map(([key, column]) => [
+    key,
+    column.filter(keep),
+  ]);
+  return Object.fromEntries(kept) as Record<K, Float32Array>;
 }
 
 export function drawMarks(
@@ -64,26 +81,26 @@ export function drawMarks(
         here("momentum_std_error"),
       ),
     );
-    marks.plane_now.set({
-      x: point("position_std", place),
-      y: point("momentum_std", place),
-      fill: place.trained,
-    });
-    marks.plane_trail.set({
-      x: f32(epoch + 1, (e) => cube.at("position_std", place, e, label)),
-      y: f32(epoch + 1, (e) => cube.at("momentum_std", place, e, label)),
-    });
+    const now = defined({ x: point("position_std", place), y: point("momentum_std", place) });
+    marks.plane_now.set({ ...now, fill: place.trained });
+    marks.plane_trail.set(
+      defined({
+        x: f32(epoch + 1, (e) => cube.at("position_std", place, e, label)),
+        y: f32(epoch + 1, (e) => cube.at("momentum_std", place, e, label)),
+      }),
+    );
   }
   if (touched("label", "epoch")) {
-    marks.plane_networks.set({
-      x: networks((at) => cube.at("position_std", at, epoch, label)),
-      y: networks((at) => cube.at("momentum_std", at, epoch, label)),
-      color: networks((at) => 2 * cube.at("uncertainty_product", at, epoch, label) - 1),
-    });
-    marks.plane_reference.set({
-      x: point("position_std", reference),
-      y: point("momentum_std", reference),
-    });
+    marks.plane_networks.set(
+      defined({
+        x: networks((at) => cube.at("position_std", at, epoch, label)),
+        y: networks((at) => cube.at("momentum_std", at, epoch, label)),
+        color: networks((at) => 2 * cube.at("uncertainty_product", at, epoch, label) - 1),
+      }),
+    );
+    marks.plane_reference.set(
+      defined({ x: point("position_std", reference), y: point("momentum_std", reference) }),
+    );
   }
   if (cube.measured() && touched("epsilon", "regularization", "label", "epoch")) {
     drawNeighborhood(marks, cube, choice, place, reference);
@@ -97,21 +114,22 @@ export function drawMarks(
         cube.robust(place, epoch, radius, "robust_accuracy_error"),
       ),
     );
-    marks.tradeoff_now.set({ x: clean(place), y: robust(place), fill: place.trained });
+    const now = defined({ x: clean(place), y: robust(place) });
+    marks.tradeoff_now.set({ ...now, fill: place.trained });
   }
   if (touched("epoch", "attack_epsilon")) {
     const x = networks((at) => cube.at("clean_accuracy", at, epoch));
     const y = networks((at) => cube.robust(at, epoch, radius));
     const front = paretoFront(x, y);
-    marks.tradeoff_networks.set({ x, y });
+    marks.tradeoff_networks.set(defined({ x, y }));
     marks.tradeoff_front.set({
       x: f32(front.length, (i) => x[front[i] as number] as number),
       y: f32(front.length, (i) => y[front[i] as number] as number),
     });
-    marks.tradeoff_reference.set({ x: clean(reference), y: robust(reference) });
+    marks.tradeoff_reference.set(defined({ x: clean(reference), y: robust(reference) }));
   }
   if (touched("epsilon", "regularization", "attack_epsilon")) {
-    const x = f32(cube.finished, (e) => e);
+    const x = f32(cube.finished, (e) => cube.trainedEpochs(e));
     const curve = (value: (at: Place, e: number) => number) =>
       [reference, place].map((at) => f32(cube.finished, (e) => value(at, e)));
     if (touched("epsilon", "regularization")) {
@@ -140,7 +158,8 @@ export function drawMarks(
     });
   }
   if (touched("epoch")) {
-    marks.curves_epoch.set({ x: new Float32Array([epoch, epoch]), y: new Float32Array([0, 1]) });
+    const x = cube.trainedEpochs(epoch);
+    marks.curves_epoch.set({ x: new Float32Array([x, x]), y: new Float32Array([0, 1]) });
   }
 }
 

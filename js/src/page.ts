@@ -36,6 +36,59 @@ class PageManager extends ManagerBase {
   }
 }
 
+/** Arrays of a model in the page, as `packed` of companion.py wrote them. */
+interface Packed {
+  /** Where in the state they belong, one for each array. */
+  paths: (string | number)[][];
+  /** Bytes of one number, one for each array. */
+  sizes: number[];
+  /** Lengths in bytes, one for each array. */
+  lengths: number[];
+  /** All arrays, deflated, in base64. */
+  data: string;
+}
+
+interface PageState {
+  state: Record<string, { state: base.Dict<base.BufferJSON>; packed?: Packed }>;
+}
+
+function fromBase64(data: string): Uint8Array<ArrayBuffer> {
+  const letters = atob(data);
+  const bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
+  return bytes;
+}
+
+/** Numbers of `size` bytes from all their first bytes, then all their second ones, and so on: like
+ * beside like packs better. */
+function interleave(parts: Uint8Array, size: number): DataView {
+  const bytes = new Uint8Array(parts.length);
+  const count = parts.length / size;
+  let from = 0;
+  for (let b = 0; b < size; b++) {
+    for (let n = 0, to = b; n < count; n++, to += size) bytes[to] = parts[from++] as number;
+  }
+  return new DataView(bytes.buffer);
+}
+
+/** Put the arrays back into the states, where the manager expects them. */
+async function unpack({ state }: PageState): Promise<void> {
+  for (const model of Object.values(state)) {
+    if (!model.packed) continue;
+    const { paths, sizes, lengths, data } = model.packed;
+    const packed = new Blob([fromBase64(data)]).stream();
+    const inflated = packed.pipeThrough(new DecompressionStream("deflate"));
+    const all = new Uint8Array(await new Response(inflated).arrayBuffer());
+    let start = 0;
+    const arrays = lengths.map((length, i) => {
+      start += length;
+      return interleave(all.subarray(start - length, start), sizes[i] as number);
+    });
+    base.put_buffers(model.state, paths, arrays);
+    delete model.packed;
+  }
+}
+
 /** Run a module's source, which calls the `define` it is given. */
 export function load(name: string, run: (define: Define) => void): void {
   const define: Define = Object.assign(
@@ -54,7 +107,9 @@ export async function start(page: HTMLElement): Promise<void> {
   const line = page.querySelector<HTMLElement>(".qw-loading");
   try {
     const manager = new PageManager();
-    await manager.set_state(read("state"));
+    const state = read("state");
+    await unpack(state);
+    await manager.set_state(state);
     const view = await manager.create_view(await manager.get_model(read("view").model_id));
     Widget.attach(view.luminoWidget, page.querySelector("main") ?? page);
     line?.remove();

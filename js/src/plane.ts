@@ -52,7 +52,8 @@ export class Plane {
     this.attack.classList.toggle("qw-away", plane !== "attack");
     this.neighborhood.classList.toggle("qw-away", plane !== "neighborhood");
     this.missing.hidden = plane === "attack" || cube.measured(choice.epoch);
-    this.missing.textContent = `Not measured at epoch ${choice.epoch}; see the last one.`;
+    const epoch = cube.trainedEpochs(choice.epoch);
+    this.missing.textContent = `Not measured at epoch ${epoch}; see the last one.`;
     if (plane === "attack") {
       const high = `${Math.round(100 * cube.excessLimit)}%`;
       this.note.replaceChildren("excess ", legend("0", high, "qw-excess-bar"));

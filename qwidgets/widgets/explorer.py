@@ -11,7 +11,7 @@ import anywidget
 import traitlets as tl
 from ipywidgets import widget_serialization
 
-from qwidgets import views
+from qwidgets import __version__, views
 from qwidgets.widgets.panels import Panels
 from qwidgets.widgets.runner import Phase, Runner
 
@@ -34,8 +34,8 @@ def _static(name: str) -> str:
     file = files("qwidgets") / "static" / name
     if not file.is_file():
         message = (
-            f"the front-end part qwidgets/static/{name} is missing: this source tree was not built;"
-            " install it with 'make install' or 'pip install .'."
+            f"the front-end part qwidgets/static/{name} of qwidgets {__version__} is missing: this"
+            " source tree was not built; install it with 'make install' or 'pip install .'."
         )
         raise FileNotFoundError(message)
     return file.read_text("utf-8")

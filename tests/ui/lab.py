@@ -372,7 +372,10 @@ class OfflinePage:
 def open_offline(
     browser: Browser, path: Path, *, viewport: ViewportSize = VIEWPORT
 ) -> Iterator[OfflinePage]:
-    """Open a local HTML file from ``file://`` with every request recorded and refused."""
+    """Open a local HTML file from ``file://`` with every request recorded and refused.
+
+    Frames of it may show local files that lie beside it.
+    """
     # Without service workers, whose requests would pass the routes by.
     context = browser.new_context(viewport=viewport, service_workers="block")
     try:
@@ -381,7 +384,10 @@ def open_offline(
 
         def refuse(route: Route) -> None:
             request = route.request
-            if request.is_navigation_request() and request.url.partition("#")[0] == address:
+            asked = request.url.partition("#")[0]
+            beside = asked.rpartition("/")[0] == address.rpartition("/")[0]
+            inner = request.frame.parent_frame is not None
+            if request.is_navigation_request() and (asked == address or (inner and beside)):
                 route.continue_()
             else:
                 requests.append(request.url)
