@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from qwidgets import svg
-from qwidgets.figure import COLUMN, Figure
+from qwidgets.figure import COLUMN, NAMESPACES, Figure
 from qwidgets.paper import PALETTES
 from qwidgets.views import linear_ticks, log_ticks
 
@@ -257,7 +257,7 @@ def _sheet(
         svg.element("title", svg.words(caption)),
         *back,
         svg.element("g", *parts, font_family=svg.FONT, font_size=font_size),
-        xmlns="http://www.w3.org/2000/svg",
+        **NAMESPACES,
         width=f"{svg.number(width)}mm",
         height=f"{svg.number(height)}mm",
         viewBox=f"0 0 {svg.number(total[0])} {svg.number(total[1])}",
@@ -374,4 +374,6 @@ def _picture(
     left, bottom = (float(v) for v in axes.at(x[0], y[0]))
     right, top = (float(v) for v in axes.at(x[-1], y[-1]))
     box = {"x": left, "y": top, "width": right - left, "height": bottom - top}
-    return svg.element("image", **box, preserveAspectRatio="none", href=svg.picture(pixels))
+    # By its older name, which every drawing program knows.
+    carried = {"preserveAspectRatio": "none", "xlink:href": svg.picture(pixels)}
+    return svg.element("image", **box, **carried)

@@ -35,7 +35,7 @@ Palette = Literal["light", "dark", "print"]
 COLUMN, PAGE = 89.0, 183.0
 """Widths of one column and of two in many journals, mm."""
 
-_NAMESPACES = {
+NAMESPACES = {
     "xmlns": "http://www.w3.org/2000/svg",
     "xmlns:xlink": "http://www.w3.org/1999/xlink",
 }
@@ -204,7 +204,7 @@ def _draw(view: View, rows: list[list[str]], wide: float, high: float) -> Figure
         svg.element("desc", svg.words(f"{caption} {sources(view.dataset.attrs)}")),
         *sheet,
         svg.element("g", *parts, font_family=svg.FONT, font_size=size),
-        **_NAMESPACES,
+        **NAMESPACES,
         width=f"{svg.number(wide)}mm",
         height=f"{svg.number(high)}mm",
         viewBox=f"0 0 {svg.number(total[0])} {svg.number(total[1])}",

@@ -70,7 +70,7 @@ def test_a_density_has_its_signs_in_colour():
     x, y = np.linspace(-1, 1, 21), np.linspace(-2, 2, 31)
     figure = qw.chart({}, x="t", y="k", density=(x, y, np.outer(x, np.ones(31))))
     (image,) = elements(figure, "image")
-    assert image.get("href").startswith("data:image/png;base64,")
+    assert image.get("{http://www.w3.org/1999/xlink}href").startswith("data:image/png;base64,")
 
 
 def test_hostile_words_stay_words():

@@ -260,7 +260,8 @@ def test_npm_ranges(version, wanted, fits):
 def test_lab_copies_notebooks_without_touching_edited_ones(tmp_path, monkeypatch):
     package = tmp_path / "package"
     (package / "notebooks").mkdir(parents=True)
-    for name in ("01_a.ipynb", "02_b.ipynb"):
+    (package / "notebooks" / "images").mkdir()
+    for name in ("01_a.ipynb", "02_b.ipynb", "images/01_a.svg"):
         (package / "notebooks" / name).write_text("new", encoding="utf-8")
     monkeypatch.setattr(cli, "_PACKAGE", package)
     monkeypatch.chdir(tmp_path)
@@ -270,3 +271,4 @@ def test_lab_copies_notebooks_without_touching_edited_ones(tmp_path, monkeypatch
     assert cli._notebooks() == folder
     assert (folder / "01_a.ipynb").read_text(encoding="utf-8") == "edited"
     assert (folder / "02_b.ipynb").read_text(encoding="utf-8") == "new"
+    assert (folder / "images" / "01_a.svg").read_text(encoding="utf-8") == "new"
