@@ -54,6 +54,10 @@ class Explorer(ProblemsShown):
     ----------
     sweep : Sweep, optional
         A finished or cancelled sweep to show. Nothing is trained then.
+    background : bool
+        Whether training runs on a thread of its own. False is for hosts that show no message of
+        such a thread: nothing is trained then until `train` is called, best in the cell below the
+        display; it trains in that cell, and interrupting the cell cancels it.
     **settings
         What to train instead of the default: the arguments of `qwidgets.sweep`, for example
         ``data="mnist", model="conv", epochs=5``.
@@ -109,8 +113,11 @@ class Explorer(ProblemsShown):
     figures = tl.Dict().tag(sync=True, **widget_serialization)
     marks = tl.Dict().tag(sync=True, **widget_serialization)
 
-    def __init__(self, sweep: Sweep | None = None, **settings: Any) -> None:
+    def __init__(
+        self, sweep: Sweep | None = None, *, background: bool = True, **settings: Any
+    ) -> None:
         _check(sweep, settings)
+        self._background = background
         self._settings = settings
         self._checked = _iterate(settings) if settings else None
         self._sweep: Sweep | None = None
@@ -122,8 +129,10 @@ class Explorer(ProblemsShown):
         self.set_trait("run", {"phase": "empty", "fraction": 0.0, "message": ""})
         self.on_msg(self._on_command)
         supersede(self)
-        if sweep is None:
+        if sweep is None and background:
             self.train()
+        elif sweep is None:
+            self.on_progress("empty", 0.0, "Call train() in another cell: it trains there")
         else:
             self._show_sweep(sweep)
             done = "" if sweep.complete else f"stopped after epoch {self.epoch}, "
@@ -136,7 +145,11 @@ class Explorer(ProblemsShown):
         return self._sweep
 
     def train(self) -> None:
-        """Start the training from the beginning, in the background; does nothing while it runs."""
+        """Start the training from the beginning; does nothing while it runs.
+
+        It returns at once, except with ``background=False``, where it returns when the training has
+        ended.
+        """
         with self._starting:
             if self._runner is not None and not self._runner.join(0):
                 return
@@ -144,7 +157,10 @@ class Explorer(ProblemsShown):
             checked, self._checked = self._checked, None
             self._sweep = None
             self._runner = Runner(lambda: checked or _iterate(self._settings), self)
-            self._runner.start()
+            if self._background:
+                self._runner.start()
+        if not self._background:
+            self._runner.work_here()
 
     def pause(self) -> None:
         """Stop training until `resume`; what is shown can still be explored."""

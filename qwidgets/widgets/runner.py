@@ -6,11 +6,12 @@ import os
 import sys
 import threading
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
+    from contextlib import AbstractContextManager
 
     from qwidgets.sweep import Progress, Sweep
 
@@ -53,11 +54,17 @@ class Runner:
         self._go.set()
         self._cancelled = threading.Event()
         self.error: BaseException | None = None
+        self._fraction = 0.0
         self._thread = threading.Thread(target=self._run, name="qwidgets-training", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
+
+    def work_here(self) -> None:
+        """Do the work on the calling thread; an interrupt cancels it, as `cancel` does."""
+        # Without giving way: this thread goes on with other work, and could not take it back.
+        self._run(nullcontext())
 
     def pause(self) -> None:
         """Stop before the next unit of work."""
@@ -78,12 +85,14 @@ class Runner:
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def _run(self) -> None:
+    def _run(self, manner: AbstractContextManager[None] | None = None) -> None:
         report = self._listener.on_progress
         try:
             report("preparing", 0.0, "Preparing: loading PyTorch and the data")
-            with giving_way():
+            with manner or giving_way():
                 self._train()
+        except KeyboardInterrupt:
+            report("cancelled", self._fraction, "Interrupted; finished epochs are kept")
         except Exception as error:  # noqa: BLE001 - shown in the widget and raised again by wait()
             self.error = error
             report("failed", 0.0, f"{type(error).__name__}: {error}")
@@ -93,6 +102,7 @@ class Runner:
         last_report, working, resumed, epoch = 0.0, 0.0, time.monotonic(), 0
         with closing(self._start()) as steps:
             for step in steps:
+                self._fraction = step.fraction
                 if step.sweep is not None:
                     epoch = step.epoch
                     self._listener.on_epoch(step.sweep)
