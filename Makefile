@@ -1,6 +1,7 @@
 # make install   environment (.venv) and an editable install; every other target depends on it
 # make demo      the default sweep, and an interactive page in build/demo.html
-# make test      the whole suite, with a real browser
+# make test      the whole suite, with a real browser; with another bqplot, in an environment of
+#                its own: make test VENV=.venv-bqplot BQPLOT=0.12.47
 # make docs      the documentation in build/docs/index.html, warnings are errors
 # make lab       the demo notebooks in JupyterLab
 # make check     lint, format, types, floors, lock files
@@ -10,7 +11,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Versions to install: those that are tested, with the bqplot that is asked for.
+BQPLOT ?=
+PINS := $(if $(BQPLOT),build/constraints-bqplot-$(BQPLOT).txt,constraints.txt)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(PINS)
 # npm in js/, with Node from PATH or from a Python package
 NPM := $(BIN)/python hatch_build.py
 BUNDLE := qwidgets/static/index.js
@@ -22,7 +26,11 @@ JS := hatch_build.py $(wildcard js/*.* js/src/*)
 
 install: $(BUNDLE)
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+build/constraints-bqplot-%.txt: constraints.txt
+	@mkdir -p $(@D)
+	@sed 's/^bqplot==.*/bqplot==$*/' $< > $@
+
+$(VENV)/.installed: pyproject.toml $(PINS)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("qwidgets needs Python 3.11 or newer; name one: make PYTHON=python3.11")'
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(PIP) --editable .

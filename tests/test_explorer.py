@@ -335,6 +335,71 @@ def test_train_while_training_does_nothing(make):
     assert len(training_threads()) == 1
 
 
+# In the foreground
+
+
+def test_in_the_foreground_it_trains_in_the_call_and_on_no_thread(make, sweep):
+    explorer = make(**TINY, epochs=2, background=False)
+    assert explorer.run["phase"] == "empty"
+    assert "train()" in explorer.run["message"]
+    seen, threads = [], set()
+
+    def record(change):
+        seen.append(change.new["phase"])
+        threads.add(threading.current_thread())
+
+    explorer.observe(record, "run")
+    explorer.train()
+    assert threads == {threading.current_thread()}
+    assert training_threads() == []
+    assert explorer.run["phase"] == "done"
+    assert "training" in seen
+    # All cores work here, and none is spared: sums may be rounded in another order.
+    trained = explorer.wait(0)
+    assert trained.complete
+    assert trained.settings == sweep.settings
+    assert_shows(explorer.cube, trained.dataset)
+
+
+def test_in_the_foreground_the_lens_looks_when_the_training_is_over(make):
+    explorer = make(**TINY, epochs=1, background=False)
+    explorer._handle_custom_msg({"type": "look"}, [])
+    seen = []
+    explorer.observe(
+        lambda change: seen.append((explorer.run["phase"], change.new["state"])), "lens"
+    )
+    explorer.train()
+    assert set(seen) == {("done", "ready")}
+    explorer.epsilon = 0.1
+    assert explorer.lens["epsilon"] == 0.1
+    assert not any(thread.name == "qwidgets-lens" for thread in threading.enumerate())
+    # A second training waits for the first, whoever asks for it.
+    phases = []
+
+    def again(change):
+        phases.append(change.new["phase"])
+        explorer._handle_custom_msg({"type": "train"}, [])
+
+    explorer.observe(again, "run")
+    explorer.train()
+    assert phases.count("preparing") == 1
+
+
+def test_an_interrupt_in_the_foreground_keeps_the_finished_epochs(make):
+    explorer = make(**ENDLESS, background=False)
+
+    def interrupt(change):
+        if change.new["phase"] == "training" and explorer.cube.get("finished", 0) >= 3:
+            raise KeyboardInterrupt
+
+    explorer.observe(interrupt, "run")
+    explorer.train()
+    assert explorer.run["phase"] == "cancelled"
+    assert explorer.run["message"].startswith("Interrupted")
+    assert 0 < explorer.run["fraction"] < 1
+    assert explorer.wait(0).dataset.sizes["epoch"] >= 3
+
+
 class Brittle(torch.nn.Module):
     """Passes every check of the settings, and fails as soon as it is trained."""
 

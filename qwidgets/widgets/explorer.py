@@ -67,6 +67,10 @@ class Explorer(ProblemsShown):
     sweep : Sweep or Measurement, optional
         A finished or cancelled sweep to show, or what `qwidgets.measure` returned. Nothing is
         trained then.
+    background : bool
+        Whether training runs on a thread of its own. False is for hosts that show no message of
+        such a thread: nothing is trained then until `train` is called, best in the cell below the
+        display; it trains in that cell, and interrupting the cell cancels it.
     **settings
         What to train instead of the default: the arguments of `qwidgets.sweep`, for example
         ``data="mnist", model="conv", epochs=5``. With a `torch.nn.Module` as ``model``, or several
@@ -137,8 +141,15 @@ class Explorer(ProblemsShown):
     figures = tl.Dict().tag(sync=True, **widget_serialization)
     marks = tl.Dict().tag(sync=True, **widget_serialization)
 
-    def __init__(self, sweep: Sweep | Measurement | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        sweep: Sweep | Measurement | None = None,
+        *,
+        background: bool = True,
+        **settings: Any,
+    ) -> None:
         _check(sweep, settings)
+        self._background = background
         self._settings = settings
         self._checked = _iterate(settings) if settings else None
         self._shown: list[_Run] = []
@@ -151,15 +162,17 @@ class Explorer(ProblemsShown):
         self._panels = Panels()
         # Looks from the first view on; without one nobody would see it.
         self._watched = False
-        self._looking = Looking(lambda seen: self.tell("lens", seen))
-        self._surveying = Surveying(lambda seen: self.tell("regions", seen))
+        self._looking = Looking(lambda seen: self.tell("lens", seen), background=background)
+        self._surveying = Surveying(lambda seen: self.tell("regions", seen), background=background)
         super().__init__(figures=self._panels.figures, marks=self._panels.marks)
         self.set_trait("run", {"phase": "empty", "fraction": 0.0, "message": ""})
         self.on_msg(self._on_command)
         self.observe(lambda _: self._look_again(), _SEEN_BY_THE_LENS)
         supersede(self)
-        if sweep is None:
+        if sweep is None and background:
             self.train()
+        elif sweep is None:
+            self.on_progress("empty", 0.0, "Call train() in another cell: it trains there")
         else:
             self._show_new(sweep)
             self.on_progress("done", 1.0, _words_of(sweep))
@@ -184,7 +197,10 @@ class Explorer(ProblemsShown):
         return self._shown[self._current]
 
     def train(self, *, keep: bool = False, **settings: Any) -> None:
-        """Start the training from the beginning, in the background; does nothing while it runs.
+        """Start the training from the beginning; does nothing while it runs.
+
+        It returns at once, except with ``background=False``, where it returns when the training has
+        ended.
 
         Parameters
         ----------
@@ -206,6 +222,7 @@ class Explorer(ProblemsShown):
                 self._checked = _iterate(changed)
                 self._settings = changed
             self._begin(keep=keep)
+        self._work_here()
 
     def _begin(self, *, keep: bool) -> None:
         # What is shown is kept or replaced by the first finished epoch, and until then stays.
@@ -222,7 +239,7 @@ class Explorer(ProblemsShown):
         epsilon: float | None = None,
         regularization: float | None = None,
     ) -> None:
-        """Train one network exactly where the sliders stand, in the background.
+        """Train one network exactly where the sliders stand; it returns as `train` does.
 
         It starts from the nearest network of the grid and stays in this session: its dot is solid,
         and the sliders can return to it. Does nothing while something else is trained, or where
@@ -272,6 +289,7 @@ class Explorer(ProblemsShown):
 
             units = iterate_refinement(run.found, **point, epochs=epochs)
             self._start(refining(lambda: units, self._on_refined, _words(point)))
+        self._work_here()
 
     def show(self, index: int) -> None:
         """Return to what was kept.
@@ -532,7 +550,7 @@ class Explorer(ProblemsShown):
 
     def _look_again(self) -> None:
         """Ask for the lens anew, where somebody watches it."""
-        if self._watched and self._shown and not self._moving:
+        if self._watched and self._shown and not self._moving and not self._working_here():
             network, of = self._run.nearest(self.epsilon, self.regularization, self.model)
             self._looking.look(
                 Look(
@@ -548,16 +566,30 @@ class Explorer(ProblemsShown):
     def _survey_again(self) -> None:
         """Ask for the input plane anew, where the data have one and somebody watches it."""
         run = self._run
-        if self._watched and run.found.dataset.attrs["input_shape"] == [2]:
+        plane = run.found.dataset.attrs["input_shape"] == [2]
+        if self._watched and plane and not self._working_here():
             networks = run.networks()
             self._surveying.ask(Survey(found=run.found, networks=networks, epoch=run.last))
 
     def _busy(self) -> bool:
         return self._runner is not None and not self._runner.join(0)
 
+    def _working_here(self) -> bool:
+        # What is looked at then would hold up the work on the same thread.
+        return not self._background and self._busy()
+
     def _start(self, job: Job[Any]) -> None:
-        self._runner = Runner(job, self.on_progress)
-        self._runner.start()
+        self._runner = Runner(job, self.on_progress, here=not self._background)
+        if self._background:
+            self._runner.start()
+
+    def _work_here(self) -> None:
+        """Do on the calling thread what was started, where it has no other."""
+        if not self._background and self._runner is not None:
+            self._runner.work_here()
+            if self._shown:
+                self._look_again()
+                self._survey_again()
 
     def _on_command(self, _widget: object, content: Mapping[str, Any], _buffers: object) -> None:
         kind = content.get("type")
@@ -581,9 +613,11 @@ class Explorer(ProblemsShown):
 
     def _train_anew(self, *, keep: bool = False, **settings: Any) -> None:
         with self._starting:
-            if not self._busy():
-                self._settings = _changed(self._settings, settings)
-                self._begin(keep=keep)
+            if self._busy():
+                return
+            self._settings = _changed(self._settings, settings)
+            self._begin(keep=keep)
+        self._work_here()
 
     def _watch(self) -> None:
         if not self._watched:

@@ -52,11 +52,13 @@ class Looking:
     ----------
     show : callable
         Takes what the browser needs of a lens, on that thread.
+    background : bool
+        False does it on the caller's thread instead.
     """
 
-    def __init__(self, show: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, show: Callable[[dict[str, Any]], None], *, background: bool = True) -> None:
         self._show = show
-        self._latest: Latest[Look] = Latest(self._work, self._failed)
+        self._latest: Latest[Look] = Latest(self._work, self._failed, background=background)
         self._key: tuple[object, ...] | None = None
         self.seen: Lens | None = None
         self.error: Exception | None = None
@@ -143,11 +145,13 @@ class Surveying:
     ----------
     show : callable
         Takes what the browser needs of it, on that thread.
+    background : bool
+        False does it on the caller's thread instead.
     """
 
-    def __init__(self, show: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, show: Callable[[dict[str, Any]], None], *, background: bool = True) -> None:
         self._show = show
-        self._latest: Latest[Survey] = Latest(self._work, self._failed)
+        self._latest: Latest[Survey] = Latest(self._work, self._failed, background=background)
 
     def ask(self, survey: Survey) -> None:
         """Draw other networks, if their inputs are points of a plane."""

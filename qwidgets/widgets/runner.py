@@ -6,12 +6,13 @@ import os
 import sys
 import threading
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
+    from contextlib import AbstractContextManager
 
 Phase = Literal[
     "empty",
@@ -88,14 +89,22 @@ class Runner:
         What to do.
     report : callable
         Takes phase, fraction and a message; called on the worker thread, one call at a time.
+    here : bool
+        Whether the work will be done by `work_here`, and not on a thread of its own.
     """
 
-    def __init__(self, job: Job[Any], report: Callable[[Phase, float, str], None]) -> None:
+    def __init__(
+        self, job: Job[Any], report: Callable[[Phase, float, str], None], *, here: bool = False
+    ) -> None:
         self._job = job
         self._report = report
         self._go = threading.Event()
         self._go.set()
         self._cancelled = threading.Event()
+        # Set unless the work is, or is to be, done on a thread that is not its own.
+        self._left = threading.Event()
+        if not here:
+            self._left.set()
         # Held while the run is: of several threads at the gate, one tells of it.
         self._holding = threading.Lock()
         self._held = 0.0
@@ -114,6 +123,14 @@ class Runner:
         """What is done."""
         return self._job
 
+    def work_here(self) -> None:
+        """Do the work on the calling thread; an interrupt cancels it, as `cancel` does."""
+        try:
+            # Without giving way: this thread goes on with other work, and could not take it back.
+            self._run(nullcontext())
+        finally:
+            self._left.set()
+
     def pause(self) -> None:
         """Hold the work at the next evaluation of a network."""
         self._go.clear()
@@ -131,13 +148,16 @@ class Runner:
         """Wait for the end of the run; False if it has not come within ``timeout`` seconds."""
         if self._thread.is_alive():
             self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return not self._thread.is_alive() and self._left.wait(timeout)
 
-    def _run(self) -> None:
+    def _run(self, manner: AbstractContextManager[None] | None = None) -> None:
         try:
             self._report("preparing", 0.0, self._message)
-            with giving_way():
+            with manner or giving_way():
                 self._stopped_or_done()
+        except KeyboardInterrupt:
+            told = f"Interrupted in {self._place}{self._job.kept()}"
+            self._report("cancelled", self._fraction, told)
         except Exception as error:  # noqa: BLE001 - shown in the widget and raised again by wait()
             self.error = error
             self._report("failed", 0.0, f"{type(error).__name__}: {error}")
@@ -218,7 +238,7 @@ class Latest(Generic[R]):
     """Works on the newest request; an older one is dropped in the middle.
 
     The thread lives only while there is work, and has the ordinary priority: somebody waits for
-    it, and it is soon done.
+    it, and it is soon done. Without ``background`` the caller's thread does it.
 
     Parameters
     ----------
@@ -229,10 +249,15 @@ class Latest(Generic[R]):
     """
 
     def __init__(
-        self, work: Callable[[R], Generator[None]], failed: Callable[[R, Exception], None]
+        self,
+        work: Callable[[R], Generator[None]],
+        failed: Callable[[R, Exception], None],
+        *,
+        background: bool = True,
     ) -> None:
         self._work = work
         self._failed = failed
+        self._background = background
         self._wanted: list[R] = []  # one place
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -244,9 +269,19 @@ class Latest(Generic[R]):
             if self._closed:
                 return
             self._wanted = [request]
-            if self._thread is None:
+            if self._thread is not None:
+                return
+            if self._background:
                 self._thread = threading.Thread(target=self._run, name="qwidgets-lens", daemon=True)
                 self._thread.start()
+                return
+            self._thread = threading.current_thread()
+        try:
+            self._run()
+        finally:
+            # Also after an interrupt, which leaves nothing under way.
+            with self._changed:
+                self._thread = None
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is left to do; False if it takes longer than ``timeout`` seconds."""

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
@@ -511,9 +512,11 @@ NEW = "localStorage.setItem('qwidgets-hints', '')"
 
 
 def reload_as_new(page: Page) -> None:
-    page.evaluate(NEW)
-    # Of a page without a server, the browser writes the storage a little later.
-    page.wait_for_timeout(500)
+    # Set by the next page itself: of a page without a server, what this one writes comes later.
+    mark = f"reloaded-{secrets.token_hex(4)}"
+    page.add_init_script(
+        f"if (!sessionStorage.getItem('{mark}')) {{ sessionStorage.setItem('{mark}', 1); {NEW}; }}"
+    )
     page.reload()
 
 
