@@ -9,6 +9,7 @@ one network in float64.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +24,7 @@ from qwidgets.models import log_odds_against
 from qwidgets.section import PacketMoments, packet_moments
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -154,19 +155,20 @@ def measure(
         count = np.zeros((abreast, len(probes.attack_epsilon)))
         for x, y in attacked:
             everywhere = y.expand(abreast, -1)
-            with torch.no_grad():
-                loss += _cross_entropy(forward(group, x), everywhere).double().sum(1)
-            accuracy = robust_accuracy(
-                partial(forward, group),
-                x.expand(abreast, *x.shape),
-                everywhere,
-                probes.attack_epsilon,
-                norm=probes.norm,
-                steps=probes.attack_steps,
-                value_range=probes.value_range,
-                batch_size=len(y) * len(probes.attack_epsilon),
-                seed=starts,
-            )
+            with one_thread():
+                with torch.no_grad():
+                    loss += _cross_entropy(forward(group, x), everywhere).double().sum(1)
+                accuracy = robust_accuracy(
+                    partial(forward, group),
+                    x.expand(abreast, *x.shape),
+                    everywhere,
+                    probes.attack_epsilon,
+                    norm=probes.norm,
+                    steps=probes.attack_steps,
+                    value_range=probes.value_range,
+                    batch_size=len(y) * len(probes.attack_epsilon),
+                    seed=starts,
+                )
             # Whole numbers of images: adding them up is exact.
             count += np.rint(accuracy * len(y))
             unit += 1
@@ -175,7 +177,9 @@ def measure(
         correct.append(count)
         parts = []
         for some in lines:
-            parts.append(_packets(forward, group, probes.inputs[some], probes.labels[some], probes))
+            x, y = probes.inputs[some], probes.labels[some]
+            with one_thread():
+                parts.append(_packets(forward, group, x, y, probes))
             unit += 1
             yield unit / units
         packets.append(_joined(parts, 1))
@@ -202,6 +206,17 @@ def measure(
     for name in ("test_loss", "robust_accuracy"):
         record[name][broken] = np.nan
     return record
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Measure in one order of adding up, whatever the number of threads: bit for bit the same."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def median_with_error(

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import copy
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 
 from qwidgets.domain import Neighborhood
+from qwidgets.measurement import one_thread
 from qwidgets.models import packet_loss, unstack
 from qwidgets.moments import iterate_uncertainty
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Generator, Mapping
 
     from torch import Tensor, nn
 
@@ -75,7 +74,7 @@ def measure_neighborhoods(
                 domain = Neighborhood(centers, probes.reference_epsilon, clip=probes.value_range)
                 loss = packet_loss(network, label, shape)
                 try:
-                    with _one_thread():
+                    with one_thread():
                         *_, found = iterate_uncertainty(
                             loss, domain, samples=SAMPLES, seed=probes.seed
                         )
@@ -86,17 +85,6 @@ def measure_neighborhoods(
                         record[name][index, label] = value
             yield (index * classes + label + 1) / (networks * classes)
     return record
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Add up in one order, whatever the number of threads: the cube is the same everywhere."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def unmeasured(networks: int, classes: int) -> Record:

@@ -248,14 +248,21 @@ def test_the_same_call_gives_the_same_cube_bit_for_bit(small):
     assert_same(again, small)
 
 
-def test_the_number_of_threads_does_not_matter(small):
+@pytest.mark.parametrize("probe_images", [1, 3, 5])
+def test_the_number_of_threads_does_not_matter(probe_images):
+    # Of an odd number of lines threads get parts of different sizes.
+    asked = {**SMALL, "probe_images": probe_images}
     threads = torch.get_num_threads()
-    torch.set_num_threads(1 if threads > 1 else 2)
+    found = []
     try:
-        again = qw.sweep(**SMALL, progress=False)
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            # Not `sweep`, which spares a thread.
+            found.append([state.sweep for state in qw.iterate_sweep(**asked) if state.sweep][-1])
     finally:
         torch.set_num_threads(threads)
-    assert_same(again, small)
+    assert_same(found[1], found[0])
+    assert_same(found[2], found[0])
 
 
 def test_another_seed_gives_other_networks(small):
