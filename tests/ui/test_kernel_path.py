@@ -98,7 +98,7 @@ def test_the_lens_follows_every_choice_and_reads_each_pixel(
     expect(words).to_contain_text(f"row {row + 1}, column {column + 1} · image ")
     expect(words).to_contain_text(f"σp {momentum} ± ")
     tops = view.root.locator(".qw-lens-mark").evaluate_all("marks => marks.map(m => m.style.top)")
-    assert set(tops) == {f"{100 * row / 8}%"}
+    assert set(tops) == {f"{100 * row / 8:g}%"}
 
     # The keyboard reads the pixels too, and what it presses stays here.
     strip = view.root.locator(".qw-lens-strip")
