@@ -564,7 +564,7 @@ def test_two_dimensional_data_have_an_input_plane_of_all_networks(make):
     explorer.wait(60)
     explorer.look()
     assert numbers(explorer.regions, "odds").shape[0] == 5
-    explorer.train(data="digits")
+    explorer.train(data="digits", epsilon=[0], train_size=60, test_size=40)
     explorer.wait(60)
     explorer.look()
     assert explorer.regions["state"] == "empty"
@@ -668,7 +668,8 @@ def test_what_is_shown_is_kept_if_asked_and_can_be_returned_to(make):
     explorer.refine(1, epsilon=0.05)
     explorer.wait(60)
     explorer.epsilon = 0.1
-    explorer.train(keep=True, data="moons", regularizer="weight_decay")
+    small = {"train_size": 64, "test_size": 20, "detail": None}
+    explorer.train(keep=True, data="moons", regularizer="weight_decay", **small)
     second = explorer.wait(60)
     assert second.settings.data == "moons"
     assert second.settings.regularizer == "weight_decay"

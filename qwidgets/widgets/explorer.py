@@ -515,28 +515,31 @@ class Explorer(ProblemsShown):
         self._panels.show_limits(limits, max(run.planned, 1))
         # Choices are moved onto what is shown next; none is checked against what was before.
         self._moving = True
-        if not self.cube or max(axes["attack_epsilon"]) != max(self.cube["axes"]["attack_epsilon"]):
-            self.tell("attack_epsilon", views.middle_radius(axes["attack_epsilon"]))
-        self.tell("label", min(max(self.label, 0), len(axes["label"]) - 1))
-        for name in ("epsilon", "regularization", "attack_epsilon"):
-            self.tell(name, min(max(getattr(self, name), axes[name][0]), axes[name][-1]))
-        if not run.grid:
-            self.tell("model", self.model if self.model in axes["model"] else axes["model"][0])
-        self.tell("epoch", finished - 1)
-        self.tell("refined", list(run.refined))
-        self.tell(
-            "cube",
-            {
-                "axes": axes,
-                "epochs": run.planned,
-                "finished": finished,
-                "width": float(dataset.attrs["width"]),
-                "momentum_limit": limits.phase_momentum,
-                "excess_limit": limits.excess,
-                "values": wire(run.arrays),
-            },
-        )
-        self._moving = False
+        try:
+            radii = axes["attack_epsilon"]
+            if not self.cube or max(radii) != max(self.cube["axes"]["attack_epsilon"]):
+                self.tell("attack_epsilon", views.middle_radius(radii))
+            self.tell("label", min(max(self.label, 0), len(axes["label"]) - 1))
+            for name in ("epsilon", "regularization", "attack_epsilon"):
+                self.tell(name, min(max(getattr(self, name), axes[name][0]), axes[name][-1]))
+            if not run.grid:
+                self.tell("model", self.model if self.model in axes["model"] else axes["model"][0])
+            self.tell("epoch", finished - 1)
+            self.tell("refined", list(run.refined))
+            self.tell(
+                "cube",
+                {
+                    "axes": axes,
+                    "epochs": run.planned,
+                    "finished": finished,
+                    "width": float(dataset.attrs["width"]),
+                    "momentum_limit": limits.phase_momentum,
+                    "excess_limit": limits.excess,
+                    "values": wire(run.arrays),
+                },
+            )
+        finally:
+            self._moving = False
         self._name_runs()
         self._look_again()
         if self.regions["state"] != "empty":
