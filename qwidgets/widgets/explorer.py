@@ -258,7 +258,7 @@ class Explorer(ProblemsShown):
         # that are open get only this epoch.
         following = self.epoch == self.cube["finished"] - 1
         scales = {"momentum_limit": limits.phase_momentum, "excess_limit": limits.excess}
-        self.cube.update(finished=epoch + 1, **scales)
+        self.cube.update(finished=epoch + 1, values=self._values(epoch + 1), **scales)
         self._panels.show_limits(limits, sweep.settings.epochs)
         self.send(
             {"type": "epoch", "epoch": epoch, "names": list(arrays), **scales},
@@ -267,6 +267,17 @@ class Explorer(ProblemsShown):
         # Open pages follow by themselves; this is for one that is opened later, and for none.
         if following:
             self.epoch = epoch
+
+    def _values(self, finished: int) -> dict[str, dict[str, Any]]:
+        """Arrays of the finished epochs for the wire; what is still to come is not sent."""
+        return {
+            name: {
+                "dtype": str(values.dtype),
+                "shape": [finished, *values.shape[1:]],
+                "data": values[:finished].data,
+            }
+            for name, values in self._arrays.items()
+        }
 
     def _show_sweep(self, sweep: Sweep) -> None:
         import numpy as np
@@ -300,14 +311,7 @@ class Explorer(ProblemsShown):
                 "width": width,
                 "momentum_limit": limits.phase_momentum,
                 "excess_limit": limits.excess,
-                "values": {
-                    name: {
-                        "dtype": str(values.dtype),
-                        "shape": list(values.shape),
-                        "data": values.data,
-                    }
-                    for name, values in self._arrays.items()
-                },
+                "values": self._values(finished),
             },
         )
 
