@@ -341,9 +341,8 @@ def main() -> None:
     options = parser.parse_args()
     cases = [case for case in (*PEERS, *EXPLORER) if options.only in case.name]
     tails: dict[str, float] = {}
-    print(
-        f"{'slider to last changed pixel, ms':40}{'kernel idle':>18}{'kernel training':>18}{'bytes':>12}"
-    )
+    head = f"{'slider to last changed pixel, ms':40}{'kernel idle':>18}{'kernel training':>18}"
+    print(f"{head}{'bytes':>12}")
     print(f"{'':40}{'median / 95th':>18}{'median / 95th':>18}{'a press':>12}")
     with (
         tempfile.TemporaryDirectory() as directory,
