@@ -36,7 +36,7 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 from ui.lab import Lab, chromium, start_lab  # noqa: E402
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, WebSocket
 
 FRAME = 1000 / 60
 BLOCK = 10  # presses to the right, then as many to the left
@@ -160,7 +160,7 @@ RECORDER = """
 _PEER_SLIDER = ".jp-OutputArea .noUi-handle"
 _EXPLORER_SLIDER = ".qw-epsilon input[type=range]"
 _TWO_PANELS = (".qw-plane", ".qw-curves")
-_ALL_PANELS = (*_TWO_PANELS, ".qw-tradeoff", ".qw-phase-space")
+_ALL_PANELS = (*_TWO_PANELS, ".qw-tradeoff", ".qw-phase-space", ".qw-robustness")
 _STAGE = f"import sys\nsys.path.insert(0, {str(HERE / 'peers')!r})\nfrom stage import training"
 
 
@@ -263,8 +263,31 @@ EXPLORER = (
 )
 
 
-def measure(lab: Lab, case: Case, load: Load, presses: int) -> list[float]:
-    """Milliseconds of every timed press."""
+class Wire:
+    """Counts what goes between a page and its kernel.
+
+    Attributes
+    ----------
+    count
+        Bytes so far, both ways.
+    """
+
+    def __init__(self, lab: Lab) -> None:
+        self.count = 0
+        lab.context.on("page", lambda page: page.on("websocket", self._listen))
+
+    def _listen(self, socket: WebSocket) -> None:
+        socket.on("framesent", self._add)
+        socket.on("framereceived", self._add)
+
+    def _add(self, payload: str | bytes) -> None:
+        self.count += len(payload)
+
+
+def measure(
+    lab: Lab, case: Case, load: Load, presses: int, wire: Wire
+) -> tuple[list[float], float]:
+    """Milliseconds of every timed press, and bytes over the wire for one."""
     with lab.notebook(load.cells, viewport={"width": 1600, "height": 1100}) as notebook:
         notebook.run(timeout=300)
         page = notebook.page
@@ -279,14 +302,16 @@ def measure(lab: Lab, case: Case, load: Load, presses: int) -> list[float]:
         progress = f"print({load.progress or 0})"
         before = float(notebook.execute(progress))
         page.locator(case.slider).first.focus()
+        counted = wire.count
         elapsed = _press(page, case, load.quiet, presses)
+        size = (wire.count - counted) / (WARM_UP + presses)
         if load.progress and float(notebook.execute(progress)) <= before:
             message = f"{case.name}: the training did not go on while the keys were pressed"
             raise RuntimeError(message)
         if notebook.errors:
             message = f"{case.name}: console errors: {notebook.errors}"
             raise RuntimeError(message)
-        return elapsed
+        return elapsed, size
 
 
 def _press(page: Page, case: Case, quiet: float, presses: int) -> list[float]:
@@ -316,21 +341,25 @@ def main() -> None:
     options = parser.parse_args()
     cases = [case for case in (*PEERS, *EXPLORER) if options.only in case.name]
     tails: dict[str, float] = {}
-    print(f"{'slider to last changed pixel, ms':40}{'kernel idle':>18}{'kernel training':>18}")
-    print(f"{'':40}{'median / 95th':>18}{'median / 95th':>18}")
+    head = f"{'slider to last changed pixel, ms':40}{'kernel idle':>18}{'kernel training':>18}"
+    print(f"{head}{'bytes':>12}")
+    print(f"{'':40}{'median / 95th':>18}{'median / 95th':>18}{'a press':>12}")
     with (
         tempfile.TemporaryDirectory() as directory,
         chromium() as browser,
         start_lab(browser, Path(directory) / "lab") as lab,
     ):
         lab.context.add_init_script(RECORDER)
+        wire = Wire(lab)
         for case in cases:
             row = f"{case.name:40}"
             for load in (case.idle, case.training):
-                elapsed = measure(lab, case, load, options.presses)
+                elapsed, size = measure(lab, case, load, options.presses, wire)
+                if load is case.idle:
+                    quiet_size = size
                 median, tails[case.name] = np.percentile(elapsed, [50, 95])
                 row += f"{median:>10.1f} / {tails[case.name]:<5.1f}"
-            print(row, flush=True)
+            print(f"{row}{quiet_size:>12.0f}", flush=True)
     peers = [tails[case.name] for case in PEERS if case in cases]
     for case in EXPLORER:
         if case in cases:

@@ -31,6 +31,7 @@ export interface WireCube {
   momentum_limit: number;
   /** Upper end of the colour scale of the excess over the bound. */
   excess_limit: number;
+  /** Of the finished epochs alone. */
   values: Record<string, WireArray>;
 }
 

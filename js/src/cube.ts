@@ -160,7 +160,8 @@ export class Cube {
     for (const [name, array] of Object.entries(wire.values)) {
       const size = array.shape.reduce((a, b) => a * b, 1);
       const block = size / (array.shape[0] as number);
-      const data = new Float32Array(size);
+      // Epochs that are still to come hold no number yet, and were not sent.
+      const data = new Float32Array(Math.max(size, (wire.epochs + 1) * block)).fill(Number.NaN);
       decodeInto(data, array.dtype, array.data);
       this.stored.set(name, { data, dtype: array.dtype, block, tail: block / this.networks });
     }

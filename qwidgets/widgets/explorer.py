@@ -451,7 +451,7 @@ class Explorer(ProblemsShown):
         # that are open get only this epoch.
         following = self.epoch == self.cube["finished"] - 1
         scales = {"momentum_limit": limits.phase_momentum, "excess_limit": limits.excess}
-        self.cube.update(finished=epoch + 1, **scales)
+        self.cube.update(finished=epoch + 1, values=run.values(epoch + 1), **scales)
         self._panels.show_limits(limits, run.planned)
         self.send(
             {"type": "epoch", "epoch": epoch, "names": list(arrays), **scales},
@@ -535,7 +535,7 @@ class Explorer(ProblemsShown):
                     "width": float(dataset.attrs["width"]),
                     "momentum_limit": limits.phase_momentum,
                     "excess_limit": limits.excess,
-                    "values": wire(run.arrays),
+                    "values": run.values(finished),
                 },
             )
         finally:
@@ -688,6 +688,10 @@ class _Run:
         self.refinements: list[Sweep] = []
         self.refined: list[dict[str, Any]] = []
         self.refined_arrays: list[dict[str, NDArray[np.generic]]] = []
+
+    def values(self, finished: int) -> dict[str, dict[str, Any]]:
+        """Arrays of the finished epochs for the wire; what is still to come is not sent."""
+        return wire({name: values[:finished] for name, values in self.arrays.items()})
 
     @property
     def name(self) -> str:
