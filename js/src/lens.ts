@@ -111,7 +111,7 @@ export class Lens {
     },
     ...Object.values(this.pictures).map(({ element }) => element),
   );
-  private readonly missing = h("p", { class: "qw-missing qw-lens-missing" });
+  private readonly missing = h("p", { class: "qw-lens-missing" });
   private readonly body = h(
     "div",
     { class: "qw-lens-body" },
