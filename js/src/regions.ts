@@ -23,7 +23,7 @@ export class InputPlane {
   private readonly marks = svg("g");
   private readonly note = h("span", { class: "qw-note" });
   private readonly readout = h("p", { class: "qw-regions-readout", "aria-live": "polite" });
-  private readonly body = h("div", { class: "qw-inputs-body" }, this.canvas, this.overlay);
+  private readonly body = h("div", { class: "qw-regions-body" }, this.canvas, this.overlay);
   readonly element = h(
     "section",
     { class: "qw-panel qw-input-plane", "aria-label": "Input plane", hidden: true },

@@ -350,9 +350,9 @@ def test_it_redraws_while_the_kernel_is_busy(open_notebook: OpenNotebook, saved:
     notebook.page.evaluate("window.jupyterapp.commands.execute('notebook:interrupt-kernel')")
     notebook.page.evaluate("window.busy")
     assert "KeyboardInterrupt" in notebook.outputs(1)[0]["ename"]
-    # Each move is sent once the kernel has taken the one before.
-    state = "print(e.label, round(e.epsilon, 9))"
-    assert notebook.page.evaluate(UNTIL, [state, "5 0.1\n", {}])
+    # What was queued behind the cell arrives.
+    ask = "print(e.label, round(e.epsilon, 9))"
+    assert notebook.page.evaluate(UNTIL, [ask, "5 0.1\n", {}]), notebook.execute(ask)
     assert notebook.errors == []
 
 
