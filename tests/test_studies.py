@@ -140,6 +140,7 @@ def test_learning_is_judged_by_its_signs():
     c = {
         "seed": np.repeat([0, 1], 5),
         "accuracy": 0.5 + 0.1 * epochs,
+        "test_loss": 1 - 0.1 * epochs,
         "momentum_std": 1 + 0.2 * epochs,
         "position_std": 0.5 - 0.05 * epochs,
         "uncertainty_product": np.full(10, 0.51),

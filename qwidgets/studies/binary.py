@@ -367,13 +367,22 @@ def _learning(c: Columns) -> Claim:
         verdict = "supported"
     elif up.mean() > 0.5 and down.mean() > 0.5:  # noqa: PLR2004
         verdict = "supported under a condition"
+    # Once the accuracy has reached its end, the loss still says that the network learns.
+    fall = np.array(
+        [
+            spearmanr(-c["test_loss"][c["seed"] == seed], c["momentum_std"][c["seed"] == seed])[0]
+            for seed in seeds
+        ]
+    )
     above = float(c["uncertainty_product"].min())
     return Claim(
         "As a network becomes more accurate, its momentum rises and its position narrows.",
         f"Two moons, {len(seeds)} seeds, every epoch: rank correlation with the accuracy "
         f"{told(correlation['momentum_std'])} for the momentum and "
         f"{told(correlation['position_std'])} for the position (mean over the seeds and its "
-        f"standard error). The least median product is {above:.6f}.",
+        f"standard error). The momentum goes on rising where the accuracy has reached its end: its "
+        f"rank correlation with the fall of the test loss is {told(fall)}. The least median "
+        f"product is {above:.6f}.",
         verdict,
         "For most seeds, not for all." if verdict == "supported under a condition" else "",
     )
