@@ -353,7 +353,7 @@ def test_hostile_words_in_every_field_are_shown(
     assert page.locator("img, b >> nth=100").count() == 0
     assert page.locator("script").count() == 3
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    page.locator("summary").click()
+    page.locator("footer summary").click()
     expect(page.locator("footer pre")).to_contain_text("data=data,  # your own, named ")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert opened.requests == []
