@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from qwidgets.gate import is_gated
 from qwidgets.measurement import measure
 from qwidgets.models import batched_forward, gate_layers, stack_parameters
 from qwidgets.neighborhoods import measure_neighborhoods, unmeasured
@@ -222,7 +223,8 @@ def _advance(
     epsilon = work.epsilon[networks][part]
     # A copy, because threads that advance other batches evaluate through the same module.
     network = copy.deepcopy(work.network).to(work.device).eval()
-    gate_layers(network)
+    if is_gated():
+        gate_layers(network)
     forward = batched_forward(network, work.data.input_shape, strategy=work.strategy)
     probes = replace(
         work.probes,

@@ -33,6 +33,11 @@ def pass_gate() -> None:
     _check.get()()
 
 
+def is_gated() -> bool:
+    """Whether this context has a check: else nothing need lead by the gate."""
+    return _check.get() is not _open
+
+
 def current_check() -> Callable[[], None]:
     """Return the check of this context, for a thread that helps with its work."""
     return _check.get()
