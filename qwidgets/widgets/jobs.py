@@ -17,21 +17,15 @@ def training(
     start: Callable[[], Generator[Progress]], show: Callable[[Sweep], None]
 ) -> Job[Progress]:
     """Train a grid; ``show`` takes every finished epoch."""
-    last = [0]
-
-    def taken(step: Progress) -> None:
-        if step.sweep is not None:
-            last[0] = step.epoch
-            show(step.sweep)
-
+    last, taken = _epochs(show)
     return Job(
         phase="training",
         start=start,
         show=taken,
         place=lambda step: f"epoch {step.epoch}",
         title=lambda step: f"Epoch {step.epoch} of {step.epochs}",
-        kept=lambda: f"; epochs 0 to {last[0]} are kept" if last[0] else "",
-        done=lambda: f"Trained {last[0]} epochs",
+        kept=lambda: f"; epochs 0 to {last()} are kept" if last() else "",
+        done=lambda: f"Trained {last()} epochs",
     )
 
 
@@ -39,21 +33,15 @@ def refining(
     start: Callable[[], Generator[Progress]], show: Callable[[Sweep], None], name: str
 ) -> Job[Progress]:
     """Train one more network, ``name``; ``show`` takes every finished epoch."""
-    last = [0]
-
-    def taken(step: Progress) -> None:
-        if step.sweep is not None:
-            last[0] = step.epoch
-            show(step.sweep)
-
+    last, taken = _epochs(show)
     return Job(
         phase="refining",
         start=start,
         show=taken,
         place=lambda step: f"epoch {step.epoch} of refining {name}",
         title=lambda step: f"Refining {name}: epoch {step.epoch} of {step.epochs}",
-        kept=lambda: f"; {last[0]} of its epochs are kept" if last[0] else "",
-        done=lambda: f"Refined {name} by {last[0]} epochs",
+        kept=lambda: f"; {last()} of its epochs are kept" if last() else "",
+        done=lambda: f"Refined {name} by {last()} epochs",
     )
 
 
@@ -80,3 +68,18 @@ def measuring(
         kept=lambda: f"; {count()} measured" if measured else "",
         done=lambda: f"Measured {count()}",
     )
+
+
+def _epochs(
+    show: Callable[[Sweep], None],
+) -> tuple[Callable[[], int], Callable[[Progress], None]]:
+    """Show every finished epoch, and know which was the last."""
+    last = 0
+
+    def taken(step: Progress) -> None:
+        nonlocal last
+        if step.sweep is not None:
+            last = step.epoch
+            show(step.sweep)
+
+    return lambda: last, taken
