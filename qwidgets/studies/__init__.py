@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    from qwidgets.studies.study import Size
+
 __all__ = ["STUDIES", "Conclusion", "Study", "named", "reproduce"]
 
 STUDIES: dict[str, Study] = {study.name: study for study in (binary.STUDY, bounds.STUDY)}
@@ -93,11 +95,10 @@ def reproduce(
         raise ValueError(message)
     folder = Path(output)
     # Runs with other settings keep their own: none of them undoes another.
-    parts = folder / "parts" / f"{'quick' if quick else 'full'}-{seed}"
+    size: Size = "quick" if quick else "full"
+    parts = folder / "parts" / f"{size}-{seed}"
     parts.mkdir(parents=True, exist_ok=True)
-    setting = Setting(
-        quick=quick, seed=seed, root=None if root is None else Path(root), folder=parts
-    )
+    setting = Setting(size=size, seed=seed, root=None if root is None else Path(root), folder=parts)
     conclusion = None
     with one_core_spared(), progress_bar(study.title, show=progress) as tell:
         for state in iterate_study(study, setting, folder):

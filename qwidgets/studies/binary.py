@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -18,16 +18,23 @@ from torch import nn
 from torch.nn.functional import softplus
 
 import qwidgets as qw
-from qwidgets.studies.study import BEYOND_CHANCE, Claim, Conclusion, Study, measured, trained
+from qwidgets.studies.study import (
+    BEYOND_CHANCE,
+    Claim,
+    Conclusion,
+    Study,
+    columns,
+    measured,
+    trained,
+    within,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
-    from qwidgets.studies.study import Row, Setting, Table, Verdict
-
-    Columns = dict[str, NDArray[Any]]
+    from qwidgets.studies.study import Columns, Row, Setting, Table, Verdict, Work
 
 WIDTH = 0.5
 # Of the packets of networks on the unit interval.
@@ -77,10 +84,12 @@ def by_quadrature(sharpness: float, width: float) -> Spreads:
     return Spreads(math.sqrt(second / norm - (first / norm) ** 2), math.sqrt(energy / norm))
 
 
-def sharpness(_setting: Setting) -> Table:
+def sharpness(_setting: Setting) -> Work[Table]:
     """Let a boundary in one dimension become sharper, beside independent quadrature."""
     table: Table = []
-    for k in np.geomspace(0.5, 512, 21).tolist():
+    values = np.geomspace(0.5, 512, 21).tolist()
+    for index, k in enumerate(values):
+        yield index / len(values)
         s = qw.section(lambda x, k=k: softplus(k * x[:, 0]), [0.0], [1.0], WIDTH)  # type: ignore[misc]
         exact = by_quadrature(k, WIDTH)
         table.append(
@@ -97,14 +106,15 @@ def sharpness(_setting: Setting) -> Table:
     return table
 
 
-def plane(setting: Setting) -> Table:
+def plane(setting: Setting) -> Work[Table]:
     """Measure boundaries in two dimensions, straight and round, across them and along them."""
     angle = math.radians(30)
     normal = torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float64)
     tangent = torch.tensor([-math.sin(angle), math.cos(angle)], dtype=torch.float64)
     radius = 2 * WIDTH
     table: Table = []
-    for k in (1.0, 4.0, 16.0):
+    values = (1.0, 4.0, 16.0)
+    for step, k in enumerate(values):
         exact = by_quadrature(k, WIDTH)
 
         def straight(x: torch.Tensor, k: float = k) -> torch.Tensor:
@@ -113,14 +123,15 @@ def plane(setting: Setting) -> Table:
         def curved(x: torch.Tensor, k: float = k) -> torch.Tensor:
             return softplus(k * ((x + radius * normal).norm(dim=1) - radius))
 
-        for shape, loss in (("straight", straight), ("round", curved)):
-            u = measured(
+        for half, (shape, loss) in enumerate((("straight", straight), ("round", curved))):
+            work = measured(
                 loss,
                 qw.Gaussian([0.0, 0.0], WIDTH),
                 directions=torch.stack([normal, tangent]),
-                samples=1 << (14 if setting.quick else 17),
+                samples=1 << setting.choose(smallest=12, quick=14, full=17),
                 seed=setting.seed,
             )
+            u = yield from within(work, 2 * step + half, 2 * len(values))
             for index, direction in enumerate(("across", "along")):
                 known = exact if direction == "across" else Spreads(WIDTH, 1 / (2 * WIDTH))
                 row: Row = {"sharpness": k, "boundary": shape, "direction": direction}
@@ -150,43 +161,43 @@ def _line_data(true_sharpness: float, seed: int) -> qw.Dataset:
     )
 
 
-def line(setting: Setting) -> Table:
+def line(setting: Setting) -> Work[Table]:
     """Train networks on the line, and compare each with the packet of its own sharpness."""
     table: Table = []
-    for true in (10.0, 40.0, 160.0):
-        for seed in range(setting.seed, setting.seed + (2 if setting.quick else 4)):
-            data = _line_data(true, seed)
-            run = qw.iterate_sweep(
-                data,
-                _line_network,
-                epsilon=[0],
-                regularization=[0],
-                epochs=16,
-                seed=seed,
-                width=LINE_WIDTH,
-                learning_rate=3e-3,
-                detail=None,
-                # Only the accuracy of each epoch is asked for here.
-                attack_epsilon=[0],
-                probe_images=1,
-            )
-            for state in run:
-                if state.sweep is not None and state.epoch in {1, 2, 4, 8, 16}:
-                    network = state.sweep.model(epsilon=0, regularization=0).double()
-                    accuracy = state.sweep.dataset.isel(epoch=-1, epsilon=0, regularization=0)
-                    row = _at_boundary(network)
-                    if row is not None:
-                        table.append(
-                            {
-                                "true_sharpness": true,
-                                "seed": seed,
-                                "epoch": state.epoch,
-                                "accuracy": float(accuracy.clean_accuracy),
-                                "accuracy_error": float(accuracy.clean_accuracy_error),
-                                **row,
-                            }
-                        )
+    seeds = _seeds(setting, setting.choose(smallest=2, quick=2, full=4))
+    runs = list(itertools.product((10.0, 40.0, 160.0), seeds))
+    for index, (true, seed) in enumerate(runs):
+        run = qw.iterate_sweep(
+            _line_data(true, seed),
+            _line_network,
+            epsilon=[0],
+            regularization=[0],
+            epochs=16,
+            seed=seed,
+            width=LINE_WIDTH,
+            learning_rate=3e-3,
+            detail=None,
+            # Only the accuracy of each epoch is asked for here.
+            attack_epsilon=[0],
+            probe_images=1,
+        )
+        for state in run:
+            yield (index + state.fraction) / len(runs)
+            if state.sweep is None or state.epoch not in {1, 2, 4, 8, 16}:
+                continue
+            network = state.sweep.model(epsilon=0, regularization=0).double()
+            accuracy = state.sweep.dataset.isel(epoch=-1, epsilon=0, regularization=0)
+            found = _at_boundary(network)
+            if found is not None:
+                row: Row = {"true_sharpness": true, "seed": seed, "epoch": state.epoch}
+                row["accuracy"] = float(accuracy.clean_accuracy)
+                row["accuracy_error"] = float(accuracy.clean_accuracy_error)
+                table.append(row | found)
     return table
+
+
+def _seeds(setting: Setting, count: int) -> range:
+    return range(setting.seed, setting.seed + count)
 
 
 def _at_boundary(network: nn.Module) -> Row | None:
@@ -214,12 +225,12 @@ def _at_boundary(network: nn.Module) -> Row | None:
     }
 
 
-def _moons(setting: Setting, seed: int) -> qw.Sweep:
+def _moons(setting: Setting, seed: int) -> Work[qw.Sweep]:
     return trained(
         data="moons",
         epsilon=[0, 0.1],
         regularization=[0, 0.1],
-        epochs=10 if setting.quick else 30,
+        epochs=setting.choose(smallest=5, quick=10, full=30),
         seed=seed,
         probe_images=21,
         detail=None,
@@ -227,11 +238,13 @@ def _moons(setting: Setting, seed: int) -> qw.Sweep:
     )
 
 
-def moons(setting: Setting) -> Table:
+def moons(setting: Setting) -> Work[Table]:
     """Follow clean networks on two moons, epoch by epoch, for several seeds."""
     table: Table = []
-    for seed in range(setting.seed, setting.seed + (3 if setting.quick else 6)):
-        cube = _moons(setting, seed).dataset.isel(epsilon=0, regularization=0)
+    seeds = _seeds(setting, setting.choose(smallest=2, quick=3, full=6))
+    for index, seed in enumerate(seeds):
+        sweep = yield from within(_moons(setting, seed), index, len(seeds))
+        cube = sweep.dataset.isel(epsilon=0, regularization=0)
         for epoch in cube.epoch.values.tolist():
             at = cube.sel(epoch=epoch)
             row: Row = {
@@ -252,19 +265,15 @@ def moons(setting: Setting) -> Table:
 
 def conclude(tables: Mapping[str, Table]) -> Conclusion:
     """Draw the conclusions of the study from its tables."""
-    columns = {name: _columns(table) for name, table in tables.items()}
+    found = {name: columns(table) for name, table in tables.items()}
     claims = (
-        _trade(columns["sharpness"]),
-        _limit(columns["sharpness"]),
-        _two_dimensions(columns["plane"]),
-        _own_sharpness(columns["line"]),
-        _learning(columns["moons"]),
+        _trade(found["sharpness"]),
+        _limit(found["sharpness"]),
+        _two_dimensions(found["plane"]),
+        _own_sharpness(found["line"]),
+        _learning(found["moons"]),
     )
-    return Conclusion(claims, _figures(columns))
-
-
-def _columns(table: Table) -> Columns:
-    return {name: np.array([row[name] for row in table]) for name in table[0]}
+    return Conclusion(claims, _figures(found))
 
 
 def _trade(c: Columns) -> Claim:
@@ -441,7 +450,7 @@ def _figures(columns: Mapping[str, Columns]) -> dict[str, qw.Figure]:
     return {"binary": qw.beside(spreads, product, accuracy, momentum)}
 
 
-def _page(setting: Setting) -> qw.Sweep:
+def _page(setting: Setting) -> Work[qw.Sweep]:
     return _moons(setting, setting.seed)
 
 

@@ -5,6 +5,7 @@ After Bagarello (2023) for operators that are not Hermitian, against the 1/2 of 
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +14,16 @@ import torch
 from torch.nn.functional import softplus
 
 import qwidgets as qw
-from qwidgets.studies.study import BEYOND_CHANCE, Claim, Conclusion, Study, measured, trained
+from qwidgets.studies.study import (
+    BEYOND_CHANCE,
+    Claim,
+    Conclusion,
+    Study,
+    columns,
+    measured,
+    trained,
+    within,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,9 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from qwidgets.studies.study import Row, Setting, Table, Verdict
+    from qwidgets.studies.study import Columns, Row, Setting, Table, Verdict, Work
 
-    Columns = dict[str, NDArray[Any]]
     Profile = Callable[[Tensor], Tensor]
 
 WIDTH = 0.5
@@ -93,17 +102,18 @@ def _with_errors(u: qw.Uncertainty, *names: str) -> Row:
     return row
 
 
-def boxes(setting: Setting) -> Table:
+def boxes(setting: Setting) -> Work[Table]:
     """Estimate packets on the box [0, 1], beside their exact moments."""
     table = []
-    for name, profile in BOXES.items():
+    for index, (name, profile) in enumerate(BOXES.items()):
         exact = by_quadrature(profile)
-        u = measured(
+        work = measured(
             lambda x, profile=profile: profile(x[:, 0]),  # type: ignore[misc]
             qw.Box(0, 1),
-            samples=1 << (13 if setting.quick else 17),
+            samples=1 << setting.choose(smallest=12, quick=13, full=17),
             seed=setting.seed,
         )
+        u = yield from within(work, index, len(BOXES))
         table.append(
             {
                 "loss": name,
@@ -117,10 +127,12 @@ def boxes(setting: Setting) -> Table:
     return table
 
 
-def family(_setting: Setting) -> Table:
+def family(_setting: Setting) -> Work[Table]:
     """Follow ``1 - a + a sin(pi x)`` from a flat loss to one that vanishes at the faces."""
     table: Table = []
-    for a in np.linspace(0, 1, 21).tolist():
+    values = np.linspace(0, 1, 21).tolist()
+    for index, a in enumerate(values):
+        yield index / len(values)
         exact = by_quadrature(lambda x, a=a: 1 - a + a * (math.pi * x).sin())  # type: ignore[misc]
         norm = (1 - a) ** 2 + 4 * a * (1 - a) / math.pi + a**2 / 2
         table.append(
@@ -135,10 +147,11 @@ def family(_setting: Setting) -> Table:
     return table
 
 
-def windows(_setting: Setting) -> Table:
+def windows(_setting: Setting) -> Work[Table]:
     """Take packets through a Gaussian window: product, covariance and sum, by quadrature."""
     table: Table = []
-    for name, (profile, gaussian) in WINDOWS.items():
+    for index, (name, (profile, gaussian)) in enumerate(WINDOWS.items()):
+        yield index / len(WINDOWS)
         s = qw.section(
             lambda x, profile=profile: profile(x[:, 0]),  # type: ignore[misc]
             [0.0],
@@ -166,69 +179,74 @@ def windows(_setting: Setting) -> Table:
     return table
 
 
-def sums(setting: Setting) -> Table:
+def sums(setting: Setting) -> Work[Table]:
     """Take a boundary in d dimensions, across one axis and across the diagonal, with exact sums."""
     one = qw.section(lambda x: softplus(4 * x[:, 0]), [0.0], [1.0], WIDTH)
     table: Table = []
-    for d in (1, 2, 4, 8, 16):
-        for orientation in ("axis", "diagonal"):
-            normal = torch.zeros(d, dtype=torch.float64)
-            if orientation == "axis":
-                normal[0] = 1.0
-            else:
-                normal[:] = d**-0.5
-            u = measured(
-                lambda x, normal=normal: softplus(4 * x @ normal),  # type: ignore[misc]
-                qw.Gaussian([0.0] * d, WIDTH),
-                samples=1 << (13 if setting.quick else 16),
-                seed=setting.seed,
-            )
-            error = u.standard_error
-            table.append(
-                {
-                    "d": d,
-                    "boundary": orientation,
-                    "total_position_std": u.total_position_std,
-                    "total_position_std_error": float(error["total_position_std"]),
-                    "total_momentum_std": u.total_momentum_std,
-                    "total_momentum_std_error": float(error["total_momentum_std"]),
-                    "exact_position": math.sqrt(one.position_std**2 + (d - 1) * WIDTH**2),
-                    "exact_momentum": math.sqrt(one.momentum_std**2 + (d - 1) / (4 * WIDTH**2)),
-                    "product_of_totals": u.total_position_std * u.total_momentum_std,
-                    "sum_of_products": float(u.product.sum()),
-                    "sum_of_bounds": float(u.bound.sum()),
-                    "half_d": d / 2,
-                }
-            )
+    cases = list(itertools.product((1, 2, 4, 8, 16), ("axis", "diagonal")))
+    for index, (d, orientation) in enumerate(cases):
+        normal = torch.zeros(d, dtype=torch.float64)
+        if orientation == "axis":
+            normal[0] = 1.0
+        else:
+            normal[:] = d**-0.5
+        work = measured(
+            lambda x, normal=normal: softplus(4 * x @ normal),  # type: ignore[misc]
+            qw.Gaussian([0.0] * d, WIDTH),
+            samples=1 << setting.choose(smallest=12, quick=13, full=16),
+            seed=setting.seed,
+        )
+        u = yield from within(work, index, len(cases))
+        error = u.standard_error
+        table.append(
+            {
+                "d": d,
+                "boundary": orientation,
+                "total_position_std": u.total_position_std,
+                "total_position_std_error": float(error["total_position_std"]),
+                "total_momentum_std": u.total_momentum_std,
+                "total_momentum_std_error": float(error["total_momentum_std"]),
+                "exact_position": math.sqrt(one.position_std**2 + (d - 1) * WIDTH**2),
+                "exact_momentum": math.sqrt(one.momentum_std**2 + (d - 1) / (4 * WIDTH**2)),
+                "product_of_totals": u.total_position_std * u.total_momentum_std,
+                "sum_of_products": float(u.product.sum()),
+                "sum_of_bounds": float(u.bound.sum()),
+                "half_d": d / 2,
+            }
+        )
     return table
 
 
-def _sweep(setting: Setting) -> qw.Sweep:
+def _sweep(setting: Setting) -> Work[qw.Sweep]:
     return trained(
         epsilon=[0, 0.1],
         regularization=[0, 0.1],
-        epochs=6 if setting.quick else 20,
+        epochs=setting.choose(smallest=3, quick=6, full=20),
         seed=setting.seed,
         detail=None,
         store=setting.folder / "digits.sweep",
     )
 
 
-def networks(setting: Setting) -> Table:
+def networks(setting: Setting) -> Work[Table]:
     """Measure trained networks: the neighborhood of each class, and packets along attacks."""
-    sweep, data = _sweep(setting), qw.load_data("digits")
+    sweep = yield from within(_sweep(setting), 0, 2)
+    data = qw.load_data("digits")
     table: Table = []
-    for epsilon in (0.0, 0.1):
+    labels = range(0, data.classes, setting.choose(smallest=5, quick=3, full=1))
+    for half, epsilon in enumerate((0.0, 0.1)):
         network = sweep.model(epsilon=epsilon, regularization=0).double()
-        for label in range(0, data.classes, 3 if setting.quick else 1):
+        for index, label in enumerate(labels):
             images = data.test_inputs[data.test_labels == label].flatten(1).double()
             loss = qw.packet_loss(network, label, data.input_shape)
-            u = measured(
+            work = measured(
                 loss,
                 qw.Neighborhood(images, 0.1, clip=data.value_range),
-                samples=2048 if setting.quick else 8192,
+                samples=setting.choose(smallest=1024, quick=2048, full=8192),
                 seed=setting.seed,
             )
+            done = half * len(labels) + index
+            u = yield from within(within(work, done, 2 * len(labels)), 1, 2)
             along = [
                 qw.section(loss, image, qw.attack_directions(loss, image)[0], 0.4).product
                 for image in images[:3]
@@ -253,20 +271,16 @@ def networks(setting: Setting) -> Table:
 
 def conclude(tables: Mapping[str, Table]) -> Conclusion:
     """Draw the conclusions of the study from its tables."""
-    box, window = _columns(tables["boxes"]), _columns(tables["windows"])
-    total, network = _columns(tables["sums"]), _columns(tables["networks"])
+    box, window = columns(tables["boxes"]), columns(tables["windows"])
+    total, network = columns(tables["sums"]), columns(tables["networks"])
     claims = (
-        _the_bound_that_holds(box, _columns(tables["family"]), network),
+        _the_bound_that_holds(box, columns(tables["family"]), network),
         _one_half(box, window, network),
         _equality(box, window),
         _covariance_term(box, window),
         _sum_bounds(total, window),
     )
     return Conclusion(claims, _figures(tables))
-
-
-def _columns(table: Table) -> Columns:
-    return {name: np.array([row[name] for row in table]) for name in table[0]}
 
 
 def _the_bound_that_holds(box: Columns, line: Columns, network: Columns) -> Claim:
@@ -400,8 +414,8 @@ def _around(values: NDArray[Any]) -> tuple[float, float]:
 
 
 def _figures(tables: Mapping[str, Table]) -> dict[str, qw.Figure]:
-    box, line = _columns(tables["boxes"]), _columns(tables["family"])
-    total, network = _columns(tables["sums"]), _columns(tables["networks"])
+    box, line = columns(tables["boxes"]), columns(tables["family"])
+    total, network = columns(tables["sums"]), columns(tables["networks"])
     seen = box["exact_bound"] > ROUNDING
     diagonal = np.geomspace(0.005, 1000, 200)
     against = qw.chart(

@@ -14,15 +14,18 @@ import io
 import json
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
 
 import qwidgets as qw
 from qwidgets.files import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from qwidgets.domain import Domain
@@ -30,6 +33,13 @@ if TYPE_CHECKING:
 Row = dict[str, float | int | str]
 Table = list[Row]
 Verdict = Literal["supported", "supported under a condition", "not supported"]
+Size = Literal["smallest", "quick", "full"]
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+    # What is being done: it yields the share that is, 0 to 1, and returns what came out.
+    Work = Generator[float, None, T]
+    Columns = dict[str, NDArray[Any]]
 
 BEYOND_CHANCE = 4.0
 """Standard errors beyond which a deviation is no chance."""
@@ -43,8 +53,9 @@ class Setting:
 
     Attributes
     ----------
-    quick : bool
-        Whether to stay within ten minutes on two cores.
+    size : {"smallest", "quick", "full"}
+        ``quick`` stays within ten minutes on two cores; ``smallest`` within seconds, for the tests:
+        all that the full run does, on fewer networks, images and samples.
     seed : int
         Of every random stream.
     root : pathlib.Path or None
@@ -53,10 +64,14 @@ class Setting:
         Where sweeps may keep their stores.
     """
 
-    quick: bool
+    size: Size
     seed: int
     root: Path | None
     folder: Path
+
+    def choose(self, *, smallest: T, quick: T, full: T) -> T:
+        """Pick what belongs to the size."""
+        return {"smallest": smallest, "quick": quick, "full": full}[self.size]
 
 
 class Claim(NamedTuple):
@@ -86,24 +101,26 @@ class Study:
     cost : str
         What a full run takes, told beforehand.
     parts : mapping of str to callable
-        For each table, in order, a function of the setting that makes it.
+        For each table, in order, a generator function of the setting: it yields the share of its
+        work that is done, and returns the table.
     conclude : callable
         From the tables by name to claims and figures.
     networks : callable
-        From the setting to the sweep that the interactive page shows; its store is filled by then.
+        From the setting, a generator that returns the sweep that the interactive page shows; its
+        store is filled by then.
     """
 
     name: str
     title: str
     source: str
     cost: str
-    parts: Mapping[str, Callable[[Setting], Table]]
+    parts: Mapping[str, Callable[[Setting], Work[Table]]]
     conclude: Callable[[Mapping[str, Table]], Conclusion]
-    networks: Callable[[Setting], qw.Sweep]
+    networks: Callable[[Setting], Work[qw.Sweep]]
 
 
 class Progress(NamedTuple):
-    """How far a study is."""
+    """How far a study is, 0 to 1."""
 
     fraction: float
     text: str
@@ -123,7 +140,7 @@ def iterate_study(study: Study, setting: Setting, output: Path) -> Iterator[Prog
     Yields
     ------
     Progress
-        Before every part and at the end, then with the conclusion.
+        As the parts go on, and at the end, then with the conclusion.
     """
     key = _key(study, setting)
     tables = {}
@@ -133,35 +150,74 @@ def iterate_study(study: Study, setting: Setting, output: Path) -> Iterator[Prog
         place = setting.folder / f"{name}.json"
         table = _finished(place, key)
         if table is None:
-            table = part(setting)
+            table = yield from _telling(within(part(setting), index, steps), name)
             write_whole(place, json.dumps({"key": key, "table": table}))
         tables[name] = table
         write_whole(output / f"{name}.csv", comma_separated(table))
-    yield Progress(1 - 1 / steps, "figures and page")
+    networks = within(study.networks(setting), steps - 1, steps)
+    sweep = yield from _telling(networks, "figures and page")
     conclusion = study.conclude(tables)
     for name, figure in conclusion.figures.items():
         figure.save(output / f"{name}.svg")
-    qw.export_html(study.networks(setting), output / "explorer.html")
+    qw.export_html(sweep, output / "explorer.html")
     write_whole(output / "report.md", report(study, setting, conclusion, tables))
     yield Progress(1.0, "done", conclusion)
 
 
-def measured(loss: Callable[[Tensor], Tensor], domain: Domain, **settings: Any) -> qw.Uncertainty:
+def _telling(work: Work[T], text: str) -> Generator[Progress, None, T]:
+    while True:
+        try:
+            yield Progress(next(work), text)
+        except StopIteration as finished:
+            result: T = finished.value
+            return result
+
+
+def measured(
+    loss: Callable[[Tensor], Tensor], domain: Domain, *, samples: int, **settings: Any
+) -> Work[qw.Uncertainty]:
     """Do what `qwidgets.uncertainty` does, but whole: an interruption is passed on.
 
     A partial result would be taken for a finished table.
     """
-    *_, found = qw.iterate_uncertainty(loss, domain, **settings)
+    for found in qw.iterate_uncertainty(loss, domain, samples=samples, **settings):
+        yield min(found.evaluations / samples, 1.0)
     return found
 
 
-def trained(**settings: Any) -> qw.Sweep:
+def trained(**settings: Any) -> Work[qw.Sweep]:
     """Do what `qwidgets.sweep` does, but whole: an interruption is passed on."""
     found = None
     for state in qw.iterate_sweep(**settings):
         found = state.sweep or found
+        yield state.fraction
     assert found is not None
     return found
+
+
+def within(work: Work[T], done: int, count: int) -> Work[T]:
+    """Do one of several pieces of work of the same size, of which some are done."""
+    while True:
+        try:
+            yield (done + next(work)) / count
+        except StopIteration as finished:
+            result: T = finished.value
+            return result
+
+
+def finish(work: Work[T]) -> T:
+    """Do all of the work at once."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as finished:
+            result: T = finished.value
+            return result
+
+
+def columns(table: Table) -> Columns:
+    """Turn rows with the same keys into columns."""
+    return {name: np.array([row[name] for row in table]) for name in table[0]}
 
 
 def comma_separated(table: Table) -> str:
@@ -186,7 +242,7 @@ def report(
     study: Study, setting: Setting, conclusion: Conclusion, tables: Mapping[str, Table]
 ) -> str:
     """Write the claims, the numbers and the verdicts as Markdown."""
-    quick = " --quick" * setting.quick
+    quick = " --quick" * (setting.size == "quick")
     seed = f" --seed {setting.seed}" * (setting.seed != 0)
     lines = [f"# {study.title}", "", study.source, ""]
     for number, claim in enumerate(conclusion.claims, start=1):
@@ -220,7 +276,7 @@ def _versions() -> str:
 
 
 def _key(study: Study, setting: Setting) -> str:
-    asked = [study.name, setting.quick, setting.seed, _versions()]
+    asked = [study.name, setting.size, setting.seed, _versions()]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
