@@ -1,7 +1,7 @@
 // What stands in the panels before there is anything to show.
 
 import type { Run } from "./contract";
-import { h } from "./dom";
+import { h, say } from "./dom";
 
 const WORDS: Partial<Record<Run["phase"], string>> = {
   empty: "Nothing is trained yet.",
@@ -26,8 +26,8 @@ export class EmptyState {
 
   show(filled: boolean, { phase, message }: Run): void {
     this.element.hidden = filled;
-    this.text.textContent = WORDS[phase] ?? WAITING;
-    this.message.textContent = phase === "failed" ? message : "";
+    say(this.text, WORDS[phase] ?? WAITING);
+    say(this.message, phase === "failed" ? message : "");
     this.again.hidden = !(phase === "failed" || phase === "cancelled");
   }
 }

@@ -3,7 +3,7 @@
 import type { Commands } from "./commands";
 import type { Run, Traits } from "./contract";
 import type { Cube } from "./cube";
-import { h, percent, setting, significant, withError } from "./dom";
+import { h, percent, say, setting, significant, withError } from "./dom";
 import { kindOf } from "./readings";
 import { busy } from "./refine";
 import type { Choice } from "./state";
@@ -60,8 +60,8 @@ export class Header {
   }
 
   setHeading({ title, subtitle }: Traits["heading"]): void {
-    this.title.textContent = title;
-    this.subtitle.textContent = subtitle;
+    say(this.title, title);
+    say(this.subtitle, subtitle);
   }
 
   setRun({ phase, fraction, message }: Run): void {
@@ -69,11 +69,11 @@ export class Header {
     this.phase = phase;
     const working = busy({ phase, fraction, message });
     const value = Math.round(100 * fraction);
-    this.status.textContent = message;
+    say(this.status, message);
     this.status.classList.toggle("qw-failed", phase === "failed");
     this.bar.style.width = `${value}%`;
     this.progress.setAttribute("aria-valuenow", String(value));
-    this.pause.textContent = phase === "paused" ? "Resume" : "Pause";
+    say(this.pause, phase === "paused" ? "Resume" : "Pause");
     for (const element of [this.progress, this.pause, this.cancel]) element.hidden = !working;
     this.train.hidden = !(phase === "cancelled" || phase === "failed");
   }
@@ -134,8 +134,8 @@ export class Readout {
       ? `${significant(at("bound"))}, B ${significant(at("boundary"))}`
       : "0.500";
     this.element.classList.toggle("qw-of-class", neighborhood);
-    this.position.textContent = neighborhood ? "Δx" : "σx";
-    this.momentum.textContent = neighborhood ? "Δp" : "σp";
+    say(this.position, neighborhood ? "Δx" : "σx");
+    say(this.momentum, neighborhood ? "Δp" : "σp");
     this.write("epsilon", setting(choice.epsilon));
     this.write("regularization", setting(choice.regularization));
     this.write("label", cube.labels[label] ?? "–");
@@ -164,7 +164,7 @@ export class Readout {
 
   private write(key: string, text: string): void {
     const field = this.fields.get(key);
-    if (field && field.textContent !== text) field.textContent = text;
+    if (field) say(field, text);
   }
 }
 

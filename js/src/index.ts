@@ -5,10 +5,11 @@ import type { AnyModel } from "@anywidget/types";
 import { type Linked, link } from "./bqplot";
 import type { EpochMessage, RefinedMessage, Run, Traits, WireCube } from "./contract";
 import { Cube } from "./cube";
-import { drawMarks } from "./marks";
+import { Later } from "./later";
+import { type Changed, drawFirst, drawRest } from "./marks";
 import { inWords, type Remedy } from "./problems";
 import { Choices } from "./state";
-import { type Changed, type Explored, View } from "./view";
+import { type Explored, View } from "./view";
 
 const GONE = "No kernel: run the cell again to train. What is shown can still be explored.";
 
@@ -17,6 +18,10 @@ class Explorer implements Explored {
   cube: Cube | null = null;
   private readonly views = new Set<View>();
   private linked: Linked | null = null;
+  private readonly rest = new Later((changed) => {
+    this.drawFigures(drawRest, changed);
+    for (const view of this.views) view.showRest(changed);
+  });
   private connected = true;
 
   constructor(readonly model: AnyModel<Traits>) {
@@ -50,6 +55,7 @@ class Explorer implements Explored {
 
   dispose(): void {
     this.choices.dispose();
+    this.rest.dispose();
     this.views.clear();
   }
 
@@ -95,17 +101,24 @@ class Explorer implements Explored {
     this.draw("all");
   }
 
+  /** In two steps, so that what a slider is about is on the screen one frame after it moved, also
+   * where the frame has to share the processor with a training; while it keeps moving, the second
+   * is done for the newest place only. */
   private draw(changed: Changed): void {
+    this.drawFigures(drawFirst, changed);
+    for (const view of this.views) view.showFirst(changed);
+    this.rest.ask(changed);
+  }
+
+  private drawFigures(draw: typeof drawFirst, changed: Changed): void {
     const { cube, linked } = this;
-    if (cube && linked && cube.finished > 0) {
-      try {
-        drawMarks(linked.marks, cube, this.choices.now, changed);
-      } catch (error) {
-        const again = { label: "Draw again", action: () => this.draw("all") };
-        this.tell("The figures cannot be drawn", error, again);
-      }
+    if (!cube || !linked || cube.finished === 0) return;
+    try {
+      draw(linked.marks, cube, this.choices.now, changed);
+    } catch (error) {
+      const again = { label: "Draw again", action: () => this.draw("all") };
+      this.tell("The figures cannot be drawn", error, again);
     }
-    for (const view of this.views) view.show(changed);
   }
 
   /** Show in all views what went wrong. */

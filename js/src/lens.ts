@@ -3,7 +3,7 @@
 
 import type { WireLens } from "./contract";
 import type { Cube } from "./cube";
-import { h, percent, setting, significant, withError } from "./dom";
+import { h, percent, say, setting, significant, withError } from "./dom";
 import { type Reading, Seen, tableOf } from "./pixels";
 import type { Table } from "./readings";
 import type { Choice, Choices } from "./state";
@@ -38,7 +38,7 @@ class Picture {
   }
 
   caps(text: string): void {
-    this.caption.textContent = text;
+    say(this.caption, text);
     this.canvas.setAttribute("aria-label", text);
   }
 
@@ -58,8 +58,8 @@ class Picture {
     if (!bar) return;
     const steps = 64;
     paint(this.bar, steps, 1, (i) => bar.colors(i / (steps - 1)));
-    this.low.textContent = bar.low;
-    this.high.textContent = bar.high;
+    say(this.low, bar.low);
+    say(this.high, bar.high);
   }
 
   /** Outline a pixel, or none. */
@@ -133,6 +133,7 @@ export class Lens {
   );
   private of: WireLens = { state: "empty", message: "" };
   private seen: Seen | null = null;
+  private colors: Record<keyof typeof RAMPS, Ramp> | null = null;
   private pixel: number | null = null;
   private labels: readonly string[] = [];
   private cube: Cube | null = null;
@@ -167,7 +168,7 @@ export class Lens {
     this.of = lens;
     this.missing.hidden = this.seen !== null;
     this.body.classList.toggle("qw-away", this.seen === null);
-    this.recolor();
+    this.paint();
     this.tell();
   }
 
@@ -193,6 +194,11 @@ export class Lens {
 
   /** Paint with the colours that hold now. */
   recolor(): void {
+    this.colors = null;
+    this.paint();
+  }
+
+  private paint(): void {
     const { seen, pictures } = this;
     if (!seen) return;
     const [low, high] = seen.range;
@@ -220,7 +226,12 @@ export class Lens {
     pictures.perturbation.caps(
       zero ? "no perturbation" : `perturbation, shown × ${significant(seen.amplification, 2)}`,
     );
-    const diverging = ramp(this.element, RAMPS.diverging);
+    // Kept: to ask for a colour makes the browser work out the styles of the page at once.
+    this.colors ??= {
+      diverging: ramp(this.element, RAMPS.diverging),
+      sequential: ramp(this.element, RAMPS.sequential),
+    };
+    const { diverging, sequential } = this.colors;
     const share = (value: number) => (zero ? 0.5 : 0.5 + value / (2 * most));
     const colored =
       channels === 3
@@ -236,7 +247,6 @@ export class Lens {
     const signed = { colors: channels === 3 ? grey : diverging, low: `−${side}`, high: `+${side}` };
     pictures.perturbation.draw(seen, colored, zero ? undefined : signed);
 
-    const sequential = ramp(this.element, RAMPS.sequential);
     const overall = channels > 1 ? ", rms of channels" : "";
     for (const [part, name, text, unit] of [
       [pictures.position, "position_std", "position σx", "input units"],
@@ -291,12 +301,12 @@ export class Lens {
     const of = seen?.of;
     this.elsewhere = Boolean(of && choice && cube && elsewhere(of, choice, cube));
     const { image = 0, images = 0 } = of ?? {};
-    this.which.textContent = images ? `image ${image + 1} of ${images}` : "";
+    say(this.which, images ? `image ${image + 1} of ${images}` : "");
     for (const button of [this.back, this.next]) button.disabled = images < 2 || !this.live();
-    this.missing.textContent = cube ? why(this.of, this.live()) : "";
-    this.note.textContent = of ? whose(of) : "";
+    say(this.missing, cube ? why(this.of, this.live()) : "");
+    say(this.note, of ? whose(of) : "");
     this.element.classList.toggle("qw-lens-elsewhere", this.elsewhere);
-    if (this.pixel === null) this.readout.textContent = this.verdict();
+    if (this.pixel === null) say(this.readout, this.verdict());
   }
 
   /** What the attack came to, in words. */
@@ -356,7 +366,7 @@ export class Lens {
     if (!seen) return;
     this.pixel = pixel;
     for (const picture of Object.values(this.pictures)) picture.point(seen, pixel);
-    this.readout.textContent = pixel === null ? this.verdict() : describe(seen, pixel);
+    say(this.readout, pixel === null ? this.verdict() : describe(seen, pixel));
   }
 }
 

@@ -13,6 +13,9 @@ export type Marks = Record<MarkName, Mark>;
 
 const f32 = (length: number, value: (i: number) => number) =>
   Float32Array.from({ length }, (_, i) => value(i));
+/** A number for each network that stands in the figures. */
+const ofDots = ({ dots }: Cube, value: (at: Place) => number) =>
+  f32(dots.length, (dot) => value(dots[dot] as Place));
 
 /** Indices of the points that no other point beats in both coordinates, by growing x. */
 export function paretoFront(x: ArrayLike<number>, y: ArrayLike<number>): number[] {
@@ -53,26 +56,46 @@ export function defined<K extends string>(
   return Object.fromEntries(kept) as Record<K, Float32Array>;
 }
 
-export function drawMarks(
-  marks: Marks,
-  cube: Cube,
-  choice: Choice,
-  changed: ReadonlySet<keyof Choice> | "all",
-): void {
-  const { label, epoch, attack_epsilon: radius } = choice;
+/** What of a choice is drawn: all of it, or what follows from the parts that changed. */
+export type Changed = ReadonlySet<keyof Choice> | "all";
+
+interface Move {
+  marks: Marks;
+  cube: Cube;
+  choice: Choice;
+  place: Place;
+  /** Without regularization and at the smallest radius: the clean network wherever the grid has
+   * one. */
+  reference: Place;
+  touched: (...keys: (keyof Choice)[]) => boolean;
+}
+
+function moveTo(marks: Marks, cube: Cube, choice: Choice, changed: Changed): Move {
   const touched = (...keys: (keyof Choice)[]) =>
     changed === "all" || keys.some((key) => changed.has(key));
-  const place = cube.place(choice);
-  const { dots } = cube;
-  // Without regularization and at the smallest radius: the clean network wherever the grid has one.
-  const reference = single(0);
-  const point = (name: string, at: Place) => new Float32Array([cube.at(name, at, epoch, label)]);
-  const robust = (at: Place) => new Float32Array([cube.robust(at, epoch, radius)]);
-  const clean = (at: Place) => new Float32Array([cube.at("clean_accuracy", at, epoch)]);
-  const networks = (value: (at: Place) => number) =>
-    f32(dots.length, (dot) => value(dots[dot] as Place));
+  return { marks, cube, choice, place: cube.place(choice), reference: single(0), touched };
+}
 
-  if (touched("epsilon", "regularization", "model", "label", "epoch")) {
+/** The figures that a slider is about: the uncertainty plane, of which one view is seen, and the
+ * training curves. */
+export function drawFirst(marks: Marks, cube: Cube, choice: Choice, changed: Changed): void {
+  const move = moveTo(marks, cube, choice, changed);
+  if (choice.plane === "neighborhood" && cube.measured()) drawNeighborhood(move);
+  else drawPlane(move);
+  drawCurves(move);
+}
+
+/** The other figures. */
+export function drawRest(marks: Marks, cube: Cube, choice: Choice, changed: Changed): void {
+  const move = moveTo(marks, cube, choice, changed);
+  drawTradeoff(move);
+  drawRobustness(move);
+}
+
+function drawPlane({ marks, cube, choice, place, reference, touched }: Move): void {
+  const { label, epoch } = choice;
+  const point = (name: string, at: Place) => new Float32Array([cube.at(name, at, epoch, label)]);
+  if (touched("epsilon", "regularization", "model", "label", "epoch", "plane")) {
     const here = (name: string) => cube.at(name, place, epoch, label);
     marks.plane_error.set(
       errorBars(
@@ -92,7 +115,8 @@ export function drawMarks(
       }),
     );
   }
-  if (touched("label", "epoch")) {
+  if (touched("label", "epoch", "plane")) {
+    const networks = (value: (at: Place) => number) => ofDots(cube, value);
     marks.plane_networks.set(
       defined({
         x: networks((at) => cube.at("position_std", at, epoch, label)),
@@ -104,9 +128,31 @@ export function drawMarks(
       defined({ x: point("position_std", reference), y: point("momentum_std", reference) }),
     );
   }
-  if (cube.measured() && touched("epsilon", "regularization", "model", "label", "epoch")) {
-    drawNeighborhood(marks, cube, choice, place, reference);
+}
+
+function drawCurves({ marks, cube, choice, place, reference, touched }: Move): void {
+  const { epoch, attack_epsilon: radius } = choice;
+  if (touched("epsilon", "regularization", "model", "attack_epsilon")) {
+    // Each of its own length: a line that ends in a number that is none would be placed nowhere.
+    const lengths = [reference, place].map((at) => cube.epochsOf(at));
+    const x = lengths.map((length) => f32(length, (e) => cube.trainedEpochs(e)));
+    const curve = (value: (at: Place, e: number) => number) =>
+      [reference, place].map((at, i) => f32(lengths[i] as number, (e) => value(at, e)));
+    if (touched("epsilon", "regularization", "model")) {
+      marks.curves_clean.set({ x, y: curve((at, e) => cube.at("clean_accuracy", at, e)) });
+    }
+    marks.curves_robust.set({ x, y: curve((at, e) => cube.robust(at, e, radius)) });
   }
+  if (touched("epoch")) {
+    const x = cube.trainedEpochs(epoch);
+    marks.curves_epoch.set({ x: new Float32Array([x, x]), y: new Float32Array([0, 1]) });
+  }
+}
+
+function drawTradeoff({ marks, cube, choice, place, reference, touched }: Move): void {
+  const { epoch, attack_epsilon: radius } = choice;
+  const robust = (at: Place) => new Float32Array([cube.robust(at, epoch, radius)]);
+  const clean = (at: Place) => new Float32Array([cube.at("clean_accuracy", at, epoch)]);
   if (touched("epsilon", "regularization", "model", "epoch", "attack_epsilon")) {
     marks.tradeoff_error.set(
       errorBars(
@@ -120,8 +166,8 @@ export function drawMarks(
     marks.tradeoff_now.set({ ...now, fill: place.trained });
   }
   if (touched("epoch", "attack_epsilon")) {
-    const x = networks((at) => cube.at("clean_accuracy", at, epoch));
-    const y = networks((at) => cube.robust(at, epoch, radius));
+    const x = ofDots(cube, (at) => cube.at("clean_accuracy", at, epoch));
+    const y = ofDots(cube, (at) => cube.robust(at, epoch, radius));
     const front = paretoFront(x, y);
     marks.tradeoff_networks.set(defined({ x, y }));
     marks.tradeoff_front.set({
@@ -130,17 +176,10 @@ export function drawMarks(
     });
     marks.tradeoff_reference.set(defined({ x: clean(reference), y: robust(reference) }));
   }
-  if (touched("epsilon", "regularization", "model", "attack_epsilon")) {
-    // Each of its own length: a line that ends in a number that is none would be placed nowhere.
-    const lengths = [reference, place].map((at) => cube.epochsOf(at));
-    const x = lengths.map((length) => f32(length, (e) => cube.trainedEpochs(e)));
-    const curve = (value: (at: Place, e: number) => number) =>
-      [reference, place].map((at, i) => f32(lengths[i] as number, (e) => value(at, e)));
-    if (touched("epsilon", "regularization", "model")) {
-      marks.curves_clean.set({ x, y: curve((at, e) => cube.at("clean_accuracy", at, e)) });
-    }
-    marks.curves_robust.set({ x, y: curve((at, e) => cube.robust(at, e, radius)) });
-  }
+}
+
+function drawRobustness({ marks, cube, choice, place, reference, touched }: Move): void {
+  const { epoch, attack_epsilon: radius } = choice;
   if (touched("epsilon", "regularization", "model", "epoch")) {
     const x = Float32Array.from(cube.attack.values);
     const along = (value: (k: number) => number) => f32(x.length, value);
@@ -161,20 +200,12 @@ export function drawMarks(
       y: new Float32Array([0, 1]),
     });
   }
-  if (touched("epoch")) {
-    const x = cube.trainedEpochs(epoch);
-    marks.curves_epoch.set({ x: new Float32Array([x, x]), y: new Float32Array([0, 1]) });
-  }
 }
 
 /** Effective radii of the neighbourhood of the class; nothing where they were not measured. */
-function drawNeighborhood(
-  marks: Marks,
-  cube: Cube,
-  { label, epoch }: Choice,
-  place: Place,
-  reference: Place,
-): void {
+function drawNeighborhood({ marks, cube, choice, place, reference, touched }: Move): void {
+  if (!touched("epsilon", "regularization", "model", "label", "epoch", "plane")) return;
+  const { label, epoch } = choice;
   const read = (quantity: string, at: Place, e: number) =>
     cube.at(`neighborhood_${quantity}`, at, e, label);
   const points = (places: readonly [Place, number][]) => {

@@ -2,7 +2,7 @@
 // a panel. Both figures keep their place and size, so that a change of view moves nothing.
 
 import type { Cube } from "./cube";
-import { h } from "./dom";
+import { h, say } from "./dom";
 import type { Choice, Choices } from "./state";
 
 const VIEWS: [Choice["plane"], string][] = [
@@ -25,6 +25,8 @@ export class Plane {
   );
   private readonly note = h("span", { class: "qw-note" });
   private readonly missing = h("p", { class: "qw-missing" });
+  /** What the note tells of: the highest excess, or the bound. */
+  private noted: string | null = null;
   readonly element = h(
     "section",
     { class: "qw-panel qw-plane", "aria-label": "Uncertainty plane" },
@@ -53,10 +55,11 @@ export class Plane {
     this.neighborhood.classList.toggle("qw-away", plane !== "neighborhood");
     this.missing.hidden = plane === "attack" || cube.measured(choice.epoch);
     const epoch = cube.trainedEpochs(choice.epoch);
-    this.missing.textContent = `Not measured at epoch ${epoch}; see the last one.`;
-    if (plane === "attack") {
-      const high = `${Math.round(100 * cube.excessLimit)}%`;
-      this.note.replaceChildren("excess ", legend("0", high, "qw-excess-bar"));
-    } else this.note.replaceChildren(h("i", { class: "qw-bound-line" }), "its bound");
+    say(this.missing, `Not measured at epoch ${epoch}; see the last one.`);
+    const high = plane === "attack" ? `${Math.round(100 * cube.excessLimit)}%` : "";
+    if (high === this.noted) return;
+    this.noted = high;
+    if (high) this.note.replaceChildren("excess ", legend("0", high, "qw-excess-bar"));
+    else this.note.replaceChildren(h("i", { class: "qw-bound-line" }), "its bound");
   }
 }

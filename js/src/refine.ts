@@ -3,7 +3,7 @@
 import type { Commands } from "./commands";
 import type { Run } from "./contract";
 import type { Cube } from "./cube";
-import { h, setting } from "./dom";
+import { h, say, setting } from "./dom";
 import type { Choice, Choices } from "./state";
 
 const BUSY: readonly Run["phase"][] = ["preparing", "training", "refining", "measuring", "paused"];
@@ -41,7 +41,7 @@ export class Refine {
     const [ready, why] = this.state(place.trained, place.refined !== undefined, run);
     this.button.disabled = !ready;
     this.button.title = why;
-    this.why.textContent = why;
+    say(this.why, why);
     this.list(cube, choice);
     this.element.hidden = cube.models.length > 0 || (!this.live() && cube.refined.length === 0);
   }

@@ -3,7 +3,7 @@
 
 import type { WireRegions } from "./contract";
 import type { Cube } from "./cube";
-import { h, percent, significant, svg, ticks } from "./dom";
+import { h, percent, say, significant, svg, ticks } from "./dom";
 import { Field } from "./field";
 import type { Table } from "./readings";
 import type { Choice } from "./state";
@@ -88,7 +88,7 @@ export class InputPlane {
     this.probabilities = field.probabilities(place);
     const name = cube.labels[choice.label] ?? "";
     const kind = place.trained ? "" : "interpolated · ";
-    this.note.textContent = `${kind}packet of ${name}, epoch ${field.of.epoch ?? 0}`;
+    say(this.note, `${kind}packet of ${name}, epoch ${field.of.epoch ?? 0}`);
     this.paint(field, cube, choice);
     this.drawAxes(field, left, top, side);
     const scale = (value: number) => ((value - field.low) / (field.high - field.low)) * side;
@@ -228,7 +228,10 @@ export class InputPlane {
         const to = field.moved(cube, cube.place(choice), choice.attack_epsilon, i);
         return count + (field.says(probabilities, to) === label ? 0 : 1);
       }, 0);
-      this.readout.textContent = `${share} of ${field.labels.length} points shown are misread after the attack`;
+      say(
+        this.readout,
+        `${share} of ${field.labels.length} points shown are misread after the attack`,
+      );
       return;
     }
     const cell = field.nearest(point);
@@ -237,6 +240,6 @@ export class InputPlane {
       .slice(0, 4)
       .map((name, c) => `${name} ${percent(probabilities[c * cells + cell] as number)}`);
     const [x, y] = point.map((value) => significant(value)) as [string, string];
-    this.readout.textContent = `(${x}, ${y}): ${said.join(", ")}`;
+    say(this.readout, `(${x}, ${y}): ${said.join(", ")}`);
   }
 }

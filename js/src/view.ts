@@ -13,6 +13,7 @@ import { FigureReader } from "./figure";
 import { Header, Readout } from "./header";
 import { Hover } from "./hover";
 import { Lens } from "./lens";
+import type { Changed } from "./marks";
 import { Models } from "./models";
 import { PhaseSpace } from "./phase";
 import { Plane } from "./plane";
@@ -22,10 +23,8 @@ import { Refine } from "./refine";
 import { InputPlane } from "./regions";
 import { FullScreen } from "./screen";
 import { Guard, Setup, stakes } from "./setup";
-import type { Choice, Choices } from "./state";
+import type { Choices } from "./state";
 import { type Hint, Tour } from "./tour";
-
-export type Changed = ReadonlySet<keyof Choice> | "all";
 
 /** What all views of an Explorer show. */
 export interface Explored {
@@ -182,7 +181,14 @@ export class View {
     for (const end of this.ends) end();
   }
 
-  show(changed: Changed): void {
+  /** Show everything. */
+  show(): void {
+    this.showFirst("all");
+    this.showRest("all");
+  }
+
+  /** Show what a slider is about: itself, the line that says where it is, and the plane's head. */
+  showFirst(changed: Changed): void {
     const { cube, choices, run } = this.explored;
     const all = changed === "all";
     this.root.classList.toggle("qw-waiting", !cube);
@@ -195,19 +201,25 @@ export class View {
         this.root.classList.toggle("qw-of-models", cube.models.length > 0);
       } else this.controls.show();
       this.models.show(choices.now);
-      this.refine.show(cube, choices.now, run);
     });
     this.part("readout line", () => {
       if (all) this.readout.setCube(cube);
       this.readout.show(cube, choices.now);
     });
     this.part("uncertainty plane", () => this.plane.show(cube, choices.now));
-    if (all || changed.size > 1 || !changed.has("attack_epsilon"))
+  }
+
+  /** Show what follows from it. */
+  showRest(changed: Changed): void {
+    const { cube, choices, run } = this.explored;
+    if (!cube) return;
+    this.part("refining", () => this.refine.show(cube, choices.now, run));
+    if (changed === "all" || changed.size > 1 || !changed.has("attack_epsilon"))
       this.part("phase space", () => this.phase.show(cube, choices.now));
     this.part("input plane", () => this.inputs.show(cube, choices.now));
     this.part("words of the attack lens", () => this.lens.show(cube, choices.now));
     this.part("values", () => this.hover.refresh());
-    if (all) this.tour.offer();
+    if (changed === "all") this.tour.offer();
   }
 
   /** Show how far the work is, and whether there can be any. */
@@ -239,7 +251,7 @@ export class View {
       lens: () => this.showLens(),
       regions: () => this.showRegions(),
     };
-    this.show("all");
+    this.show();
     for (const [name, show] of Object.entries(shown)) {
       model.on(`change:${name}`, show);
       this.ends.push(() => model.off(`change:${name}`, show));
@@ -273,7 +285,7 @@ export class View {
   /** Draw a part by itself: one that fails leaves the others as they should be. */
   private part(name: string, draw: () => void): void {
     const again = () => {
-      this.show("all");
+      this.show();
       this.showLens();
       this.showRegions();
     };
