@@ -142,12 +142,17 @@ def iterate_study(study: Study, setting: Setting, output: Path) -> Iterator[Prog
     Progress
         As the parts go on, and at the end, then with the conclusion.
     """
+    key = _key(study, setting)
     tables = {}
     steps = len(study.parts) + 1
     for index, (name, part) in enumerate(study.parts.items()):
         yield Progress(index / steps, name)
-        work = within(kept(setting, f"{study.name}-{name}", part(setting)), index, steps)
-        tables[name] = table = yield from _telling(work, name)
+        place = setting.folder / f"{name}.json"
+        table = _finished(place, key)
+        if table is None:
+            table = yield from _telling(within(part(setting), index, steps), name)
+            write_whole(place, json.dumps({"key": key, "table": table}))
+        tables[name] = table
         write_whole(output / f"{name}.csv", comma_separated(table))
     networks = within(study.networks(setting), steps - 1, steps)
     sweep = yield from _telling(networks, "figures and page")
@@ -190,27 +195,6 @@ def trained(**settings: Any) -> Work[qw.Sweep]:
     return found
 
 
-def kept(setting: Setting, name: str, work: Work[Table]) -> Work[Table]:
-    """Make a table, or take it from an earlier run of the same setting that has finished it.
-
-    Parameters
-    ----------
-    setting : Setting
-    name : str
-        Of the file in the setting's folder.
-    work : generator
-        Makes the table; not begun if it is there.
-    """
-    asked = [name, setting.size, setting.seed, _versions()]
-    key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-    place = setting.folder / f"{name}.json"
-    table = _finished(place, key)
-    if table is None:
-        table = yield from work
-        write_whole(place, json.dumps({"key": key, "table": table}))
-    return table
-
-
 def within(work: Work[T], done: int, count: int) -> Work[T]:
     """Do one of several pieces of work of the same size, of which some are done."""
     while True:
@@ -219,17 +203,6 @@ def within(work: Work[T], done: int, count: int) -> Work[T]:
         except StopIteration as finished:
             result: T = finished.value
             return result
-
-
-def aside(work: Work[T], share: float) -> Work[T]:
-    """Do work that is no part of what is counted: the share that is done stays as it is."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as finished:
-            result: T = finished.value
-            return result
-        yield share
 
 
 def finish(work: Work[T]) -> T:
@@ -300,6 +273,11 @@ def report(
 def _versions() -> str:
     found = {"qwidgets": qw.__version__, **{name: metadata.version(name) for name in _PACKAGES}}
     return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def _key(study: Study, setting: Setting) -> str:
+    asked = [study.name, setting.size, setting.seed, _versions()]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
 def _finished(place: Path, key: str) -> Table | None:
