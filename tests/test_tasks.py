@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -439,7 +441,34 @@ def test_outputs_of_another_shape_are_refused(number):
         qw.measure(nn.Identity(), number, progress=False)
 
 
-# The lens
+# The lens and the Explorer
+
+
+def test_the_example_of_the_readme_runs():
+    text = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    section = text.split("### Not only classifiers")[1]
+    code = re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)  # noqa: S102
+    assert names["packet"].product >= 0.5 * (1 - 1e-3)
+    assert (names["worst"] - names["x"]).abs().max() <= 0.05
+
+
+def test_the_explorer_shows_outputs_in_the_place_of_classes(swept, tmp_path):
+    explorer = qw.Explorer(swept)
+    explorer.label = 2
+    seen = explorer.look()
+    assert "accuracy: share within 1.5 K" in explorer.heading["subtitle"]
+    values = explorer.lens["values"]
+    assert explorer.lens["unit"] == "K"
+    assert values["target"]["shape"] == [1, 16, 16] == values["attacked_output"]["shape"]
+    assert "probability" not in values
+    index = swept.data.test_labels.eq(2).nonzero()[0, 0]
+    np.testing.assert_array_equal(seen.y, swept.data.test_targets[index].double())
+    assert explorer.problem == ""
+    qw.export_html(explorer, tmp_path / "fields.html")
+    assert "share within 1.5 K" in (tmp_path / "fields.html").read_text("utf-8")
+    explorer.close()
 
 
 def test_the_lens_sees_outputs_and_losses(field):

@@ -214,7 +214,9 @@ export class Lens {
     };
     const grey: Ramp = (share) => [255 * share, 255 * share, 255 * share];
     const ends = { low: significant(low, 2), high: significant(high, 2) };
-    pictures.image.caps(`image, class ${this.name(seen.of.label ?? 0)}`);
+    const name = this.name(seen.of.label ?? 0);
+    const asColors = channels === 3 ? "; channels as red, green, blue" : "";
+    pictures.image.caps(seen.answer ? `input, ${name}${asColors}` : `image, class ${name}`);
     pictures.image.draw(seen, picture(seen.image, byte), { colors: grey, ...ends });
     pictures.attacked.caps("attacked image");
     pictures.attacked.draw(seen, picture(seen.attacked, byte), { colors: grey, ...ends });
