@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from qwidgets.refine import refine
     from qwidgets.section import Section, section
     from qwidgets.sweep import Sweep, iterate_sweep, open_sweep, sweep
+    from qwidgets.tasks import Regression
     from qwidgets.widgets.explorer import Explorer
 
 __version__ = "0.1.0"
@@ -51,6 +52,7 @@ _HOME = {
     "Lens": "lens",
     "Measurement": "own",
     "Neighborhood": "domain",
+    "Regression": "tasks",
     "Section": "section",
     "Sweep": "sweep",
     "Uncertainty": "moments",
@@ -90,6 +92,7 @@ __all__ = [
     "Lens",
     "Measurement",
     "Neighborhood",
+    "Regression",
     "Section",
     "Sweep",
     "Uncertainty",

@@ -6,14 +6,16 @@ import copy
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import torch
 
 from qwidgets.domain import Neighborhood
 from qwidgets.measurement import one_thread
-from qwidgets.models import packet_loss, unstack
+from qwidgets.models import outputs_of, packet_loss, unstack
 from qwidgets.moments import iterate_uncertainty
+from qwidgets.tasks import CLASSIFICATION
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
     from torch import Tensor, nn
 
@@ -35,6 +37,8 @@ def measure_neighborhoods(
 
     The quantity is `qwidgets.uncertainty` on the `Neighborhood` of the measured test images of a
     class, of radius ``probes.reference_epsilon``, with the cross-entropy of that class as the loss.
+    In a regression each ball has the target of its own image: there the loss of a point is that of
+    the nearest image, in the norm of the balls.
 
     Parameters
     ----------
@@ -72,7 +76,11 @@ def measure_neighborhoods(
             centers = inputs[labels == label]
             if len(centers):
                 domain = Neighborhood(centers, probes.reference_epsilon, clip=probes.value_range)
-                loss = packet_loss(network, label, shape)
+                loss: Callable[[Tensor], Tensor] = (
+                    packet_loss(network, label, shape)
+                    if probes.task == CLASSIFICATION
+                    else _own_targets(network, probes, centers, probes.y.cpu()[labels == label])
+                )
                 try:
                     with one_thread():
                         *_, found = iterate_uncertainty(
@@ -85,6 +93,20 @@ def measure_neighborhoods(
                         record[name][index, label] = value
             yield (index * classes + label + 1) / (networks * classes)
     return record
+
+
+def _own_targets(
+    network: nn.Module, probes: Probes, centers: Tensor, targets: Tensor
+) -> Callable[[Tensor], Tensor]:
+    shape = probes.inputs.shape[1:]
+
+    def loss(x: Tensor) -> Tensor:
+        nearest = torch.cdist(x.detach().to(centers), centers, p=float("inf")).argmin(1)
+        return probes.task.losses(
+            outputs_of(network, x.reshape(-1, *shape)), targets.to(x.device).double()[nearest]
+        )
+
+    return loss
 
 
 def unmeasured(networks: int, classes: int) -> Record:

@@ -46,7 +46,9 @@ def probes(data):
     first = [(data.test_labels == label).nonzero()[:3, 0] for label in range(data.classes)]
     return Probes(
         inputs=data.test_inputs,
+        y=data.test_labels,
         labels=data.test_labels,
+        task=data.task,
         packets=torch.stack(first),
         width=0.4,
         reference_epsilon=0.1,
