@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import math
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -75,6 +76,8 @@ class TrainingSettings:
         same.
     attack_steps : int
         Steps of the ascent of ``pgd`` and ``trades``.
+    attack_step : float
+        Length of a step of it, as a multiple of ``epsilon / attack_steps``.
     norm : {"linf", "l2"}
         Norm of the ball; ``fgsm`` knows linf alone.
     warm_up : float
@@ -102,6 +105,7 @@ class TrainingSettings:
     learning_rate: float
     objective: Objective = "pgd"
     attack_steps: int = 5
+    attack_step: float = 2.5
     norm: Literal["linf", "l2"] = "linf"
     warm_up: float = 0.25
     trades_weight: float = 6.0
@@ -119,6 +123,12 @@ class TrainingSettings:
             message = (
                 f"norm must be 'linf' for the objective 'fgsm', got {self.norm!r}; "
                 "in other norms take objective='pgd' with attack_steps=1."
+            )
+            raise ValueError(message)
+        if not (math.isfinite(self.attack_step) and self.attack_step > 0):
+            message = (
+                f"attack_step must be a positive finite number, got {self.attack_step}; 1 reaches "
+                "the radius from its centre with the last step."
             )
             raise ValueError(message)
         if not 0 <= self.warm_up <= 1:
@@ -409,6 +419,7 @@ def _attacked(
             radius,
             norm=settings.norm,
             steps=settings.attack_steps,
+            step_size=settings.attack_step * radius / settings.attack_steps,
             value_range=value_range,
             seed=stream,
         )

@@ -68,6 +68,8 @@ def test_every_variable_has_its_dimensions_meaning_and_unit(small):
         "test_loss": (),
         "robust_accuracy": ("attack_epsilon",),
         "robust_accuracy_error": ("attack_epsilon",),
+        "label_accuracy": ("label", "attack_epsilon"),
+        "label_accuracy_error": ("label", "attack_epsilon"),
         "position_std": ("label",),
         "position_std_error": ("label",),
         "momentum_std": ("label",),

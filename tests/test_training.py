@@ -52,7 +52,8 @@ def trained(data, epsilon, regularization, *, rates=None, **changes):
 
 
 def attacked_alone(network, x, y, radius, chosen, seed):
-    ball = {"norm": chosen.norm, "steps": chosen.attack_steps, "seed": seed}
+    step_size = chosen.attack_step * radius / chosen.attack_steps
+    ball = {"norm": chosen.norm, "steps": chosen.attack_steps, "seed": seed, "step_size": step_size}
     if radius == 0 or chosen.objective == "clean":
         return x
     if chosen.objective == "fgsm":
