@@ -730,6 +730,8 @@ WRONG = [
     ({"objective": "trade"}, ValueError, "did you mean 'trades'"),
     ({"objective": "fgsm", "norm": "l2"}, ValueError, "norm must be 'linf' for .* 'fgsm'"),
     ({"warm_up": 2}, ValueError, "warm_up must be a share of the training.* got 2"),
+    ({"attack_step": 0}, ValueError, "attack_step must be a positive finite number, got 0"),
+    ({"detail_samples": 64}, ValueError, "detail_samples must be at least 128.*, got 64"),
     ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
     ({"epochs": 2.5}, TypeError, r"epochs must be an integer, got 2\.5"),
     ({"seed": "x"}, TypeError, "seed must be an integer, got 'x'"),

@@ -137,6 +137,15 @@ def test_every_objective_and_warm_up_is_that_of_a_network_alone(data, objective,
         assert_trained_as_alone(last, data, index, epsilon, value, chosen)
 
 
+@pytest.mark.parametrize("objective", ["pgd", "trades"])
+def test_steps_of_the_attack_are_as_long_as_asked(data, objective):
+    chosen = settings(objective=objective, attack_step=1.0)
+    short = trained(data, [0.1], [0.0], objective=objective, attack_step=1.0)
+    assert_trained_as_alone(short, data, 0, 0.1, 0.0, chosen)
+    default = trained(data, [0.1], [0.0], objective=objective)
+    assert short.train_loss[0] != default.train_loss[0]
+
+
 def test_every_network_may_have_its_own_learning_rate(data):
     rates = [5e-3, 5e-3, 1e-3, 5e-3]
     last = trained(data, [0.0, 0.1, 0.1, 0.1], [0.5] * 4, rates=rates, regularizer="weight_decay")
@@ -413,6 +422,7 @@ def test_networks_trained_by_several_threads_are_those_of_one(digits):
             r"objective must be one of .*, got 'trade' \(did you mean 'trades'",
         ),
         ({"objective": "fgsm", "norm": "l2"}, "norm must be 'linf' for the objective 'fgsm'"),
+        ({"attack_step": -1.0}, "attack_step must be a positive finite number, got -1.0"),
         ({"warm_up": 1.5}, "warm_up must be a share of the training, 0 to 1, got 1.5"),
         ({"warm_up": float("nan")}, "warm_up must be .* got nan"),
     ],
