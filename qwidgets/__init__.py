@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qwidgets.attacks import fgsm, pgd, robust_accuracy
+    from qwidgets.attacks import fgsm, pgd, robust_accuracy, withstands
     from qwidgets.chart import Curve, beside, chart
     from qwidgets.companion import export_html
     from qwidgets.data import Dataset, load_data
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         iterate_uncertainty,
         uncertainty,
     )
-    from qwidgets.own import Measurement, measure
+    from qwidgets.own import Measurement, iterate_measurement, measure
     from qwidgets.progress import progress_bar
     from qwidgets.refine import refine
     from qwidgets.section import Section, section
@@ -65,6 +65,7 @@ _HOME = {
     "export_html": "companion",
     "fgsm": "attacks",
     "figure": "figure",
+    "iterate_measurement": "own",
     "iterate_sweep": "sweep",
     "iterate_uncertainty": "moments",
     "lens": "lens",
@@ -80,6 +81,7 @@ _HOME = {
     "section": "section",
     "sweep": "sweep",
     "uncertainty": "moments",
+    "withstands": "attacks",
 }
 
 __all__ = [
@@ -105,6 +107,7 @@ __all__ = [
     "export_html",
     "fgsm",
     "figure",
+    "iterate_measurement",
     "iterate_sweep",
     "iterate_uncertainty",
     "lens",
@@ -120,6 +123,7 @@ __all__ = [
     "section",
     "sweep",
     "uncertainty",
+    "withstands",
 ]
 
 

@@ -302,10 +302,7 @@ def pgd(
     x, y, leading = _checked_inputs(model, x, y, value_range, task)
     radius = _checked_radius("epsilon", epsilon, leading, x)
     steps = _checked_count("steps", steps)
-    if step_size is None:
-        stride = 2.5 * radius / steps
-    else:
-        stride = _checked_radius("step_size", step_size, leading, x)
+    stride = _stride(step_size, radius, steps, leading, x)
     ball = _checked_norm(norm)(x, radius, value_range)
     start = ball.random_start(_generator(seed)) if random_start else x
     with evaluating(model):
@@ -319,17 +316,18 @@ def kl_pgd(
     *,
     norm: str = "linf",
     steps: int = 10,
+    step_size: float | Tensor | None = None,
     value_range: tuple[float, float] = (0.0, 1.0),
     seed: int | torch.Generator = 0,
 ) -> Tensor:
     """PGD away from the model's own prediction: the inner maximisation of TRADES.
 
     Ascends ``KL(softmax f(x) || softmax f(x'))`` over x' in the ball around x, from a random point
-    of it (at x itself the gradient vanishes), with steps of ``2.5 * epsilon / steps``.
+    of it (at x itself the gradient vanishes).
 
     Parameters
     ----------
-    model, x, epsilon, norm, steps, value_range, seed
+    model, x, epsilon, norm, steps, step_size, value_range, seed
         As for `pgd`; there are no labels, so `epsilon` is broadcast against the shape of the logits
         without their last axis.
 
@@ -358,8 +356,16 @@ def kl_pgd(
         steps = _checked_count("steps", steps)
         ball = _checked_norm(norm)(x, radius, value_range)
         start = ball.random_start(_generator(seed))
-        stride = 2.5 * radius / steps
+        stride = _stride(step_size, radius, steps, leading, x)
         return _ascended(model, ball, start, y, stride, steps, CLASSIFICATION, prediction)
+
+
+def _stride(
+    step_size: float | Tensor | None, radius: Tensor, steps: int, leading: torch.Size, x: Tensor
+) -> Tensor:
+    if step_size is None:
+        return 2.5 * radius / steps
+    return _checked_radius("step_size", step_size, leading, x)
 
 
 def _ascended(
@@ -422,6 +428,52 @@ def robust_accuracy(
     TypeError, ValueError
         As for `pgd`; also for no radii.
     """
+    right = withstands(
+        model,
+        x,
+        y,
+        epsilons,
+        norm=norm,
+        steps=steps,
+        value_range=value_range,
+        batch_size=batch_size,
+        seed=seed,
+        task=task,
+    )
+    accuracy: NDArray[np.float64] = right.mean(-1)
+    return accuracy
+
+
+def withstands(
+    model: Model,
+    x: Tensor | ArrayLike,
+    y: Tensor | ArrayLike,
+    epsilons: ArrayLike,
+    *,
+    norm: str = "linf",
+    steps: int = 10,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    batch_size: int = 512,
+    seed: int | torch.Generator = 0,
+    task: Task = CLASSIFICATION,
+) -> NDArray[np.bool_]:
+    """Say which inputs are still classified correctly under PGD, at each attack radius.
+
+    Parameters
+    ----------
+    model, x, y, epsilons, norm, steps, value_range, batch_size, seed, task
+        As for `robust_accuracy`, which is the mean of this over the inputs.
+
+    Returns
+    -------
+    numpy.ndarray, (E, B) or (N, E, B) for an ensemble, bool
+        In the order of `epsilons` and of the inputs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `robust_accuracy`.
+    """
     x, y, leading = _checked_inputs(model, x, y, value_range, task)
     radii, place = np.unique(_checked_radii(epsilons), return_inverse=True)
     steps = _checked_count("steps", steps)
@@ -431,7 +483,7 @@ def robust_accuracy(
     axis = len(leading) - 1
     positive = torch.from_numpy(radii[radii > 0]).to(x.device)
     zero, copies = len(radii) - len(positive), max(1, len(positive))
-    counts = torch.zeros((*leading[:-1], len(radii)), dtype=torch.int64)
+    found: list[Tensor] = []
     with evaluating(model):
         for inputs, answers in zip(
             x.split(max(1, batch_size // copies), axis),
@@ -439,7 +491,7 @@ def robust_accuracy(
             strict=True,
         ):
             right = task.is_right(_outputs(model, inputs, answers, task), answers)
-            counts[..., :zero] += right.sum(-1, keepdim=True).cpu()
+            at_radii = [right.unsqueeze(-2)] * zero
             if len(positive):
                 # All radii at once: more rows for a product, fewer steps.
                 ball = ball_type(
@@ -448,9 +500,9 @@ def robust_accuracy(
                     value_range,
                 )
                 start = ball.random_start(generator, copies)
-                alive = _survivors(model, ball, start, answers, right, steps, task)
-                counts[..., zero:] += alive.sum(-1).cpu()
-    return counts.numpy()[..., place] / leading[-1]
+                at_radii.append(_survivors(model, ball, start, answers, right, steps, task))
+            found.append(torch.cat(at_radii, -2).cpu())
+    return torch.cat(found, -1).numpy()[..., place, :]
 
 
 def _copied(values: Tensor, axis: int, copies: int) -> Tensor:

@@ -277,7 +277,14 @@ def lab(context: typer.Context) -> None:
 
 @app.command()
 def reproduce(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="binary, bounds or all.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="training, binary, regions, tradeoff, bounds, regression, mine (a network of your "
+            "own) or all.",
+        ),
+    ],
     *,
     quick: Annotated[
         bool, typer.Option("--quick", help="Stay within ten minutes a study on two cores.")
@@ -287,6 +294,25 @@ def reproduce(
         Path, typer.Option("--output", "-o", help="Folder for the results, one below it a study.")
     ] = Path("build/studies"),
     seed: _Seed = 0,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FACTORY",
+            help="For mine: what makes your torch.nn.Module, found from the current folder.",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="For mine: an .npz file with inputs and labels, a folder with the files of MNIST "
+            "or CIFAR-10, or the name of a data set.",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="For mine: a state dict to load into the model, .pt or .safetensors."),
+    ] = None,
 ) -> None:
     """Check claims of the papers: tables, figures, an interactive page, a verdict for each claim.
 
@@ -294,14 +320,21 @@ def reproduce(
     """
     from qwidgets import studies
 
-    chosen = studies.named(name)
+    chosen = studies.named(name, model=model, data=data, weights=weights, root=root)
     _check_output(output, free=not output.exists() or output.is_dir())
+    missing = {study.name: studies.lacking(study, root) for study in chosen}
+    if len(chosen) == 1 and missing[name]:
+        message = f"data of the study {name!r} are missing: {missing[name]}"
+        raise ValueError(message)
     for study in chosen:
+        if missing[study.name]:
+            _say(f"{study.name} is left out: {missing[study.name]}", style="yellow")
+            continue
         if not quick:
             _say(f"{study.name}: {study.cost}.")
         folder = output / study.name
         try:
-            found = studies.reproduce(study.name, folder, quick=quick, root=root, seed=seed)
+            found = studies.run(study, folder, quick=quick, root=root, seed=seed)
         except KeyboardInterrupt as error:
             _say("Stopped; what is finished is kept, the same command goes on.", style="yellow")
             raise typer.Exit(_INTERRUPTED) from error

@@ -34,6 +34,16 @@ _VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
         "binomial standard error of robust_accuracy",
         "1",
     ),
+    "label_accuracy": (
+        ("label", "attack_epsilon"),
+        "fraction of the test images of a class classified correctly under attack",
+        "1",
+    ),
+    "label_accuracy_error": (
+        ("label", "attack_epsilon"),
+        "binomial standard error of label_accuracy",
+        "1",
+    ),
     "position_std": (
         ("label",),
         "position spread of the packet along the attack, median over probe images",
@@ -76,7 +86,12 @@ for _name, (_meaning, _unit) in _OF_A_CLASS.items():
 
 
 # What follows from the rest of a record.
-_DERIVED = {"clean_accuracy", "clean_accuracy_error", "robust_accuracy_error"}
+_DERIVED = {
+    "clean_accuracy",
+    "clean_accuracy_error",
+    "robust_accuracy_error",
+    "label_accuracy_error",
+}
 
 
 def make_cube(
@@ -117,6 +132,10 @@ def make_cube(
     images = len(probes.labels)
     words = _words(probes.task)
     stacked["robust_accuracy_error"] = np.sqrt(robust * (1 - robust) / images)
+    if "label_accuracy" in stacked:  # cubes that were begun before it was kept go on without it
+        label = stacked["label_accuracy"]
+        images_of = np.bincount(probes.labels.cpu(), minlength=len(probes.packets))
+        stacked["label_accuracy_error"] = np.sqrt(label * (1 - label) / images_of[:, None])
     # The same images under no attack: equal by definition, so taken from there.
     for name in ("accuracy", "accuracy_error"):
         stacked[f"clean_{name}"] = stacked[f"robust_{name}"][..., 0]

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from scipy.special import betainc
 
-from qwidgets.attacks import pgd, robust_accuracy
+from qwidgets.attacks import pgd, withstands
 from qwidgets.section import PacketMoments, packet_moments
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class Probes:
         the reference image whose packet is kept.
     width : float
         Standard deviation s of the Gaussian window, input units.
+    neighborhood_samples : int
+        Evaluations for the neighborhood of each label.
     points : int
         Points of the trapezoid rule on [-8 s, 8 s]; one more than a multiple of ``thinning``.
     thinning : int
@@ -90,6 +92,7 @@ class Probes:
     norm: Literal["linf", "l2"]
     value_range: tuple[float, float]
     seed: int
+    neighborhood_samples: int = 1024
     points: int = 129
     thinning: int = 1
 
@@ -133,8 +136,9 @@ def measure(
     Returns
     -------
     dict of str to ndarray
-        ``test_loss`` (N,), ``robust_accuracy`` (N, A), ``position_std``, ``momentum_std``,
-        ``uncertainty_product`` and each with ``_error`` (N, L), ``undefined_packets`` (N, L),
+        ``test_loss`` (N,), ``robust_accuracy`` (N, A), ``label_accuracy`` (N, L, A), the same of
+        each label, ``position_std``, ``momentum_std``, ``uncertainty_product`` and each with
+        ``_error`` (N, L), ``undefined_packets`` (N, L),
         ``packet`` (N, L, T'). A network with weights that are not finite has NaN everywhere.
     """
     first = next(iter(parameters.values()))
@@ -145,7 +149,8 @@ def measure(
     abreast = 1 if first.device.type == "cpu" else len(first)
     per_image = abreast * len(probes.attack_epsilon) * probes.inputs[0].numel()
     images = max(1, VALUES_PER_ATTACK // per_image)
-    attacked = list(zip(probes.inputs.split(images), probes.y.split(images), strict=True))
+    parts_of = (probes.inputs, probes.y, probes.labels)
+    attacked = list(zip(*(values.split(images) for values in parts_of), strict=True))
     points = points_at_once(forward.strategy, probes.inputs[0].numel())
     lines = probes.packets.flatten().split(max(1, points // (abreast * probes.points)))
     groups = [
@@ -154,19 +159,20 @@ def measure(
     ]
     units, unit = len(groups) * (len(attacked) + len(lines)), 0
 
+    of_label = np.eye(len(probes.packets))
     test_loss, correct, packets = [], [], []
     for group in groups:
         starts = torch.Generator(first.device).manual_seed(probes.seed)
         loss = torch.zeros(abreast, dtype=torch.float64, device=first.device)
-        count = np.zeros((abreast, len(probes.attack_epsilon)))
-        for x, y in attacked:
+        count = np.zeros((abreast, len(probes.attack_epsilon), len(probes.packets)))
+        for x, y, of in attacked:
             everywhere = y.expand(abreast, *y.shape)
             with one_thread():
                 with torch.no_grad():
                     outputs = forward(group, x)
                     probes.task.check(outputs, everywhere)
                     loss += probes.task.losses(outputs, everywhere).double().sum(1)
-                accuracy = robust_accuracy(
+                survived = withstands(
                     partial(forward, group),
                     x.expand(abreast, *x.shape),
                     everywhere,
@@ -179,7 +185,7 @@ def measure(
                     task=probes.task,
                 )
             # Whole numbers of images: adding them up is exact.
-            count += np.rint(accuracy * len(y))
+            count += survived @ of_label[of.cpu().numpy()]
             unit += 1
             yield unit / units
         test_loss.append(loss)
@@ -193,6 +199,8 @@ def measure(
             yield unit / units
         packets.append(_joined(parts, 1))
 
+    survivors = np.concatenate(correct)
+    images_of = of_label[probes.labels.cpu().numpy()].sum(0)
     everything = _joined(packets, 0)
     labels, each = probes.packets.shape
     position, momentum, product = (
@@ -202,7 +210,8 @@ def measure(
     reference = everything.amplitude[:, ::each, :: probes.thinning]
     record: Record = {
         "test_loss": (torch.cat(test_loss) / len(probes.labels)).cpu().numpy(),
-        "robust_accuracy": np.concatenate(correct) / len(probes.labels),
+        "robust_accuracy": survivors.sum(-1) / len(probes.labels),
+        "label_accuracy": (survivors / images_of).swapaxes(1, 2),
         "packet": reference.float().cpu().numpy(),
         "undefined_packets": np.isnan(product).sum(-1),
     }
@@ -212,7 +221,7 @@ def measure(
         ("uncertainty_product", product),
     ):
         record[name], record[f"{name}_error"] = median_with_error(values)
-    for name in ("test_loss", "robust_accuracy"):
+    for name in ("test_loss", "robust_accuracy", "label_accuracy"):
         record[name][broken] = np.nan
     return record
 

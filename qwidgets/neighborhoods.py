@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 Detail = Literal["last-epoch", "every-epoch"]
 DETAILS: tuple[Detail, ...] = ("last-epoch", "every-epoch")
 
-# Evaluations for each network and class. Those of a class with more images than this are enough
-# for one look at each: see `qwidgets.uncertainty`.
-SAMPLES = 1024
-
 
 def measure_neighborhoods(
     network: nn.Module, parameters: Mapping[str, Tensor], probes: Probes
@@ -47,7 +43,7 @@ def measure_neighborhoods(
     parameters : mapping of str to Tensor, shape (N, ...)
         Of N networks.
     probes : Probes
-        Images, radius, valid range and seed.
+        Images, radius, valid range, number of evaluations and seed.
 
     Yields
     ------
@@ -84,7 +80,7 @@ def measure_neighborhoods(
                 try:
                     with one_thread():
                         *_, found = iterate_uncertainty(
-                            loss, domain, samples=SAMPLES, seed=probes.seed
+                            loss, domain, samples=probes.neighborhood_samples, seed=probes.seed
                         )
                 except ValueError:  # no packet: the loss is zero or not finite
                     found = None

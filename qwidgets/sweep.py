@@ -22,7 +22,7 @@ import warnings
 from collections import defaultdict
 from concurrent.futures import Executor
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import KW_ONLY, asdict, dataclass, replace
+from dataclasses import KW_ONLY, MISSING, asdict, dataclass, fields, replace
 from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar, cast, final
@@ -118,6 +118,8 @@ _TEST_SIZE = 1_000
 _LEARNING_RATES = {"mlp": 2e-3, "conv": 2e-3, "encoder_decoder": 4e-3}
 # On the digits grid 5 steps find within half a point of what 50 find.
 _MEASUREMENT_STEPS = 5
+# Eight for each of the sixteen replicates of `uncertainty`.
+_FEWEST_SAMPLES = 128
 _OWN_MODEL = "custom"
 
 
@@ -146,6 +148,14 @@ class SweepSettings:
     test_size: int
     probe_images: int
     detail: Detail | None
+    # Later than the others: sweeps saved before have these values.
+    attack_step: float = TrainingSettings.attack_step
+    detail_samples: int = Probes.neighborhood_samples
+
+
+_LATER = {
+    field.name: field.default for field in fields(SweepSettings) if field.default is not MISSING
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -416,12 +426,14 @@ class _Arguments:
     norm: Literal["linf", "l2"] = "linf"
     objective: Objective = TrainingSettings.objective
     attack_steps: int = 5
+    attack_step: float = TrainingSettings.attack_step
     warm_up: float = TrainingSettings.warm_up
     trades_weight: float = TrainingSettings.trades_weight
     attack_epsilon: ArrayLike | None = None
     width: float | None = None
     probe_images: int = 7
     detail: Detail | None = "last-epoch"
+    detail_samples: int = Probes.neighborhood_samples
     batch_size: int = 64
     learning_rate: float | None = None
 
@@ -518,6 +530,10 @@ def sweep(arguments: _ShownArguments) -> Sweep:
         What a network of radius above 0 learns; see `TrainingSettings`.
     attack_steps : int
         PGD steps, in training and (but at least 5) in the measurement.
+    attack_step : float
+        Length of a step in training, as a multiple of ``epsilon / attack_steps``. With 1 the steps
+        just reach the radius; the default, that of `pgd`, lets them turn on the way. The
+        measurement keeps to the default.
     warm_up : float
         Share of the training, 0 to 1, in which the radii grow from 0 to their values.
     trades_weight : float
@@ -534,8 +550,11 @@ def sweep(arguments: _ShownArguments) -> Sweep:
         has fewer.
     detail : {"last-epoch", "every-epoch"} or None
         When to measure the neighbourhood of each class, the l-infinity balls of the reference
-        radius (see `width`) around its test images: effective radii, bound and boundary term, from
-        1024 evaluations for each network and class, which take about as long as an epoch or two.
+        radius (see `width`) around its test images: effective radii, bound and boundary term. It
+        takes about as long as an epoch or two.
+    detail_samples : int
+        Evaluations of each network for the neighbourhood of each class, at least 128. More make the
+        standard errors smaller.
     batch_size : int
         Images in a minibatch.
     learning_rate : float, optional
@@ -628,9 +647,11 @@ def iterate_sweep(arguments: _Arguments) -> Generator[Progress]:
     ----------
     data, model, epsilon, regularization, regularizer, epochs, seed, device
         As for `sweep`.
-    store, executor, root, train_size, test_size, norm, objective, attack_steps, warm_up
+    store, executor, root, train_size, test_size, norm, objective, attack_steps, attack_step
         As for `sweep`.
-    trades_weight, attack_epsilon, width, probe_images, detail, batch_size, learning_rate
+    warm_up, trades_weight, attack_epsilon, width, probe_images, detail, detail_samples
+        As for `sweep`.
+    batch_size, learning_rate
         As for `sweep`.
 
     Returns
@@ -748,6 +769,8 @@ def _plan(arguments: _Arguments) -> _Plan:
         test_size=len(data.test_labels),
         probe_images=probe_images,
         detail=arguments.detail,
+        attack_step=_positive("attack_step", arguments.attack_step),
+        detail_samples=_samples(arguments.detail_samples),
     )
     training = TrainingSettings(
         epochs=settings.epochs,
@@ -755,6 +778,7 @@ def _plan(arguments: _Arguments) -> _Plan:
         learning_rate=settings.learning_rate,
         objective=settings.objective,
         attack_steps=settings.attack_steps,
+        attack_step=settings.attack_step,
         norm=settings.norm,
         warm_up=settings.warm_up,
         trades_weight=settings.trades_weight,
@@ -834,6 +858,7 @@ def _probes(settings: SweepSettings, data: Dataset, reference_epsilon: float) ->
         norm=settings.norm,
         value_range=data.value_range,
         seed=settings.seed,
+        neighborhood_samples=settings.detail_samples,
     )
 
 
@@ -987,6 +1012,7 @@ def _sweep_of(plan: _Plan, past: list[Record], points: Sequence[Checkpoint]) -> 
             "device": settings.device,
             "objective": settings.objective,
             "training_attack_steps": settings.attack_steps,
+            "training_attack_step": settings.attack_step,
             "warm_up": settings.warm_up,
             "trades_weight": settings.trades_weight,
             "measurement_attack_steps": probes.attack_steps,
@@ -998,6 +1024,7 @@ def _sweep_of(plan: _Plan, past: list[Record], points: Sequence[Checkpoint]) -> 
             # radius 0.
             "robust_images": settings.test_size,
             "neighborhood_radius": probes.reference_epsilon,
+            "neighborhood_samples": probes.neighborhood_samples,
             "probe_images_per_label": probes.packets.shape[1],
             "class_names": list(data.class_names),
             "input_shape": list(data.input_shape),
@@ -1053,7 +1080,8 @@ def _refuse_other(folder: Path, asked: dict[str, Any]) -> None:
     if found is None:
         return
     stored, wanted = (
-        {**facts["settings"], "data_checksum": facts["data_checksum"]} for facts in (found, asked)
+        {**_LATER, **facts["settings"], "data_checksum": facts["data_checksum"]}
+        for facts in (found, asked)
     )
     differences = [
         f"{name}: {stored.get(name)!r} -> {wanted.get(name)!r}"
@@ -1241,6 +1269,17 @@ def _count(name: str, value: int) -> int:
         message = f"{name} must be at least 1, got {count}; raise it."
         raise ValueError(message)
     return count
+
+
+def _samples(value: int) -> int:
+    samples = _count("detail_samples", value)
+    if samples < _FEWEST_SAMPLES:
+        message = (
+            f"detail_samples must be at least {_FEWEST_SAMPLES}, for a standard error, got "
+            f"{samples}; raise it."
+        )
+        raise ValueError(message)
+    return samples
 
 
 def _positive(name: str, value: float) -> float:

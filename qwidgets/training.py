@@ -14,6 +14,7 @@ import copy
 import ctypes
 import difflib
 import functools
+import math
 import sys
 import threading
 from collections import deque
@@ -86,6 +87,8 @@ class TrainingSettings:
         radius 0 all are the same.
     attack_steps : int
         Steps of the ascent of ``pgd`` and ``trades``.
+    attack_step : float
+        Length of a step of it, as a multiple of ``epsilon / attack_steps``.
     norm : {"linf", "l2"}
         Norm of the ball; ``fgsm`` knows linf alone.
     warm_up : float
@@ -113,6 +116,7 @@ class TrainingSettings:
     learning_rate: float
     objective: Objective = "pgd"
     attack_steps: int = 5
+    attack_step: float = 2.5
     norm: Literal["linf", "l2"] = "linf"
     warm_up: float = 0.25
     trades_weight: float = 6.0
@@ -130,6 +134,12 @@ class TrainingSettings:
             message = (
                 f"norm must be 'linf' for the objective 'fgsm', got {self.norm!r}; "
                 "in other norms take objective='pgd' with attack_steps=1."
+            )
+            raise ValueError(message)
+        if not (math.isfinite(self.attack_step) and self.attack_step > 0):
+            message = (
+                f"attack_step must be a positive finite number, got {self.attack_step}; 1 reaches "
+                "the radius from its centre with the last step."
             )
             raise ValueError(message)
         if not 0 <= self.warm_up <= 1:
@@ -443,6 +453,7 @@ def _attacked(
             radius,
             norm=settings.norm,
             steps=settings.attack_steps,
+            step_size=settings.attack_step * radius / settings.attack_steps,
             value_range=data.value_range,
             seed=stream,
         )

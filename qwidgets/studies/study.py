@@ -106,8 +106,14 @@ class Study:
     conclude : callable
         From the tables by name to claims and figures.
     networks : callable
-        From the setting, a generator that returns the sweep that the interactive page shows; its
-        store is filled by then.
+        From the setting, a generator that returns what the interactive page shows: a sweep, whose
+        store is filled by then, or a measurement.
+    data : tuple of str
+        Named data sets that it reads from files.
+    arguments : str
+        What its command needs beside its name.
+    given : str
+        A fingerprint of what it was given: another one makes every part anew.
     """
 
     name: str
@@ -116,7 +122,10 @@ class Study:
     cost: str
     parts: Mapping[str, Callable[[Setting], Work[Table]]]
     conclude: Callable[[Mapping[str, Table]], Conclusion]
-    networks: Callable[[Setting], Work[qw.Sweep]]
+    networks: Callable[[Setting], Work[qw.Sweep]] | Callable[[Setting], Work[qw.Measurement]]
+    data: tuple[str, ...] = ()
+    arguments: str = ""
+    given: str = ""
 
 
 class Progress(NamedTuple):
@@ -154,12 +163,13 @@ def iterate_study(study: Study, setting: Setting, output: Path) -> Iterator[Prog
             write_whole(place, json.dumps({"key": key, "table": table}))
         tables[name] = table
         write_whole(output / f"{name}.csv", comma_separated(table))
-    networks = within(study.networks(setting), steps - 1, steps)
-    sweep = yield from _telling(networks, "figures and page")
+    work: Work[qw.Sweep | qw.Measurement] = study.networks(setting)
+    networks = within(work, steps - 1, steps)
+    shown = yield from _telling(networks, "figures and page")
     conclusion = study.conclude(tables)
     for name, figure in conclusion.figures.items():
         figure.save(output / f"{name}.svg")
-    qw.export_html(sweep, output / "explorer.html")
+    qw.export_html(shown, output / "explorer.html")
     write_whole(output / "report.md", report(study, setting, conclusion, tables))
     yield Progress(1.0, "done", conclusion)
 
@@ -244,6 +254,7 @@ def report(
     """Write the claims, the numbers and the verdicts as Markdown."""
     quick = " --quick" * (setting.size == "quick")
     seed = f" --seed {setting.seed}" * (setting.seed != 0)
+    command = f"qwidgets reproduce {study.name}{study.arguments}{quick}{seed}"
     lines = [f"# {study.title}", "", study.source, ""]
     for number, claim in enumerate(conclusion.claims, start=1):
         condition = f" {claim.condition}" if claim.condition else ""
@@ -263,7 +274,7 @@ def report(
         "",
         "[The networks in the Explorer](explorer.html)",
         "",
-        f"Made by `qwidgets reproduce {study.name}{quick}{seed}` with {_versions()}.",
+        f"Made by `{command}` with {_versions()}.",
         "Numbers after ± are one standard error.",
         "",
     ]
@@ -276,7 +287,7 @@ def _versions() -> str:
 
 
 def _key(study: Study, setting: Setting) -> str:
-    asked = [study.name, setting.size, setting.seed, _versions()]
+    asked = [study.name, setting.size, setting.seed, study.given, _versions()]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
