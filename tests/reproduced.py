@@ -45,7 +45,7 @@ def reproduced(
     assert fractions[-1] == 1
     conclusion = states[-1].conclusion
     assert conclusion is not None
-    tables = {part: read(output / f"{part}.csv") for part in study.parts}
+    tables = {part: read(output / f"{part}.csv") for part in study.tables}
     for part, table in tables.items():
         for column, values in table.items():
             if values.dtype.kind == "f":

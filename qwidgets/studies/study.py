@@ -12,7 +12,8 @@ import csv
 import hashlib
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -103,6 +104,9 @@ class Study:
     parts : mapping of str to callable
         For each table, in order, a generator function of the setting: it yields the share of its
         work that is done, and returns the table.
+    analyses : mapping of str to callable
+        The same for tables that follow from those of the parts: generator functions of the setting
+        and of all tables before, by name.
     conclude : callable
         From the tables by name to claims and figures.
     networks : callable
@@ -117,6 +121,14 @@ class Study:
     parts: Mapping[str, Callable[[Setting], Work[Table]]]
     conclude: Callable[[Mapping[str, Table]], Conclusion]
     networks: Callable[[Setting], Work[qw.Sweep]]
+    analyses: Mapping[str, Callable[[Setting, Mapping[str, Table]], Work[Table]]] = field(
+        default_factory=dict
+    )
+
+    @property
+    def tables(self) -> list[str]:
+        """Names of all tables, in the order in which they are made."""
+        return [*self.parts, *self.analyses]
 
 
 class Progress(NamedTuple):
@@ -143,14 +155,18 @@ def iterate_study(study: Study, setting: Setting, output: Path) -> Iterator[Prog
         As the parts go on, and at the end, then with the conclusion.
     """
     key = _key(study, setting)
-    tables = {}
-    steps = len(study.parts) + 1
-    for index, (name, part) in enumerate(study.parts.items()):
+    tables: dict[str, Table] = {}
+    begin: dict[str, Callable[[], Work[Table]]] = {
+        **{name: partial(part, setting) for name, part in study.parts.items()},
+        **{name: partial(analysis, setting, tables) for name, analysis in study.analyses.items()},
+    }
+    steps = len(begin) + 1
+    for index, (name, work) in enumerate(begin.items()):
         yield Progress(index / steps, name)
         place = setting.folder / f"{name}.json"
         table = _finished(place, key)
         if table is None:
-            table = yield from _telling(within(part(setting), index, steps), name)
+            table = yield from _telling(within(work(), index, steps), name)
             write_whole(place, json.dumps({"key": key, "table": table}))
         tables[name] = table
         write_whole(output / f"{name}.csv", comma_separated(table))
