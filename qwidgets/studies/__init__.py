@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwidgets.progress import progress_bar
-from qwidgets.studies import binary, bounds, tradeoff
+from qwidgets.studies import binary, bounds, regions, tradeoff
 from qwidgets.studies.study import Conclusion, Setting, Study, iterate_study
 from qwidgets.sweep import one_core_spared
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["STUDIES", "Conclusion", "Study", "named", "reproduce"]
 
 STUDIES: dict[str, Study] = {
-    study.name: study for study in (binary.STUDY, bounds.STUDY, tradeoff.STUDY)
+    study.name: study for study in (binary.STUDY, bounds.STUDY, regions.STUDY, tradeoff.STUDY)
 }
 ALL = "all"
 

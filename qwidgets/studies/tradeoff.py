@@ -188,9 +188,10 @@ def _measured(sweep: qw.Sweep) -> Iterator[Row]:
             row |= spreads
             for name, values in simple.items():
                 each = values.reshape(probes.shape)
-                row[name], row[f"{name}_error"] = _over_classes(
-                    np.median(each, axis=1), mjci(each, prob=[0.5], axis=1)[:, 0]
-                )
+                middle = np.median(each, axis=1)
+                # From the median on, so that rounding leaves no negative variance.
+                error = mjci(each - middle[:, None], prob=[0.5], axis=1)[:, 0]
+                row[name], row[f"{name}_error"] = _over_classes(middle, error)
             flat = spreads["position_std"] >= FLAT * sweep.settings.width or clean <= chance
             row["flat"] = int(flat)
             # A network that has failed in training has no numbers.
