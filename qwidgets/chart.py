@@ -58,8 +58,8 @@ class Curve:
         Standard errors of y: a band around a line, bars at dots.
     style : {"line", "dashed", "dots"}
         How they are drawn.
-    group : str, optional
-        Curves of one group have one colour; by default each has its own.
+    color : int, optional
+        Place of its colour in the cycle, from 0; by default the next of the cycle.
 
     Raises
     ------
@@ -71,7 +71,7 @@ class Curve:
     y: ArrayLike
     error: ArrayLike | None = None
     style: Style = "line"
-    group: str | None = None
+    color: int | None = None
 
     def __post_init__(self) -> None:
         sizes = {name: np.shape(np.atleast_1d(value)) for name, value in self._arrays.items()}
@@ -192,20 +192,18 @@ def chart(
         under = [_picture(axes, density, colors)]
     if forbidden_below is not None:
         _forbid(axes, drawn.pop("_bound"), colors)
+    colored = _CYCLE["dark" if palette == "dark" else "light"]
     cycle = itertools.cycle(
         color
-        for color in _CYCLE["dark" if palette == "dark" else "light"]
+        for color in colored
         # The colour of the bound is the bound's alone.
         if forbidden_below is None or color != colors.bound
     )
     key = []
-    taken: dict[str, str] = {}
     for name, curve in drawn.items():
-        group = name if curve.group is None else curve.group
-        if group not in taken:
-            taken[group] = next(cycle)
-        color = taken[group]
-        _draw(axes, curve, color, font_size)
+        color = next(cycle) if curve.color is None else colored[curve.color % len(colored)]
+        # On a map, which may have any colour, dots stand out by their edge.
+        _draw(axes, curve, color, font_size, None if density is None else colors.panel)
         if not name.startswith("_"):
             key.append((_sample(curve.style, color, font_size), name))
     axes.key(key, style, colors.panel)
@@ -343,7 +341,7 @@ def _scale(
     return svg.Scale(low, high, ticks, title, short, log=log)
 
 
-def _draw(axes: svg.Axes, curve: Curve, color: str, font_size: float) -> None:
+def _draw(axes: svg.Axes, curve: Curve, color: str, font_size: float, edge: str | None) -> None:
     x, y, error = curve.points
     # Beyond an end of an axis there is no place; the axes would put it at the end.
     shown = (x >= axes.x.low) & (x <= axes.x.high) & (y >= axes.y.low) & (y <= axes.y.high)
@@ -351,7 +349,7 @@ def _draw(axes: svg.Axes, curve: Curve, color: str, font_size: float) -> None:
     if curve.style == "dots":
         for place in zip(x.tolist(), y.tolist(), error.tolist(), strict=True):
             axes.error_bars(place[0], place[1], math.nan, place[2], color, 0.9)
-        axes.dots(x, y, color, 0.3 * font_size)
+        axes.dots(x, y, color, 0.3 * font_size, edge)
         return
     if np.isfinite(error).any():
         axes.band(x, y - error, y + error, color)

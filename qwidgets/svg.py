@@ -244,12 +244,22 @@ class Axes:
             corners = np.concatenate([x[run], x[run][::-1]])
             self.area(corners, np.concatenate([low[run], high[run][::-1]]), color, 0.2)
 
-    def dots(self, x: ArrayLike, y: ArrayLike, colors: str | Iterable[str], radius: float) -> None:
-        """Draw a small filled dot at each point that is defined."""
+    def dots(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        colors: str | Iterable[str],
+        radius: float,
+        edge: str | None = None,
+    ) -> None:
+        """Draw a small filled dot at each point that is defined, over a picture with an edge."""
+        style: dict[str, object] = {"fill_opacity": 0.75}
+        if edge is not None:
+            style = {"stroke": edge, "stroke_width": radius / 3}
         px, py = self.at(x, y)
         each = [colors] * px.size if isinstance(colors, str) else colors
         self.parts.extend(
-            element("circle", cx=cx, cy=cy, r=radius, fill=color, fill_opacity=0.75)
+            element("circle", cx=cx, cy=cy, r=radius, fill=color, **style)
             for cx, cy, color in zip(px.tolist(), py.tolist(), each, strict=True)
             if math.isfinite(cx) and math.isfinite(cy)
         )

@@ -214,6 +214,7 @@ def test_the_trade_off_is_judged_on_seeds_that_did_not_choose(rng):
     noise = 0.002 * rng.normal(size=(2, 4, 9))
     values = {"clean_accuracy": 0.9 - 0.2 * way + noise[0]}
     values |= {"robust_accuracy": 0.5 + 0.3 * way + noise[1]}
+    values |= {"robust_accuracy_far": 0.3 + 0.3 * way + noise[1]}
     surface = grid(noise[1], noise[1])
     surface.values.update(values)
     assert tradeoff.trade({"digits": {"gradient": surface}}).verdict == "supported"

@@ -31,13 +31,14 @@ from qwidgets.studies.study import (
     Claim,
     Conclusion,
     Study,
+    bullets,
     columns,
     measured,
     within,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -226,9 +227,14 @@ def _binomial(share: float, count: int) -> float:
     return math.sqrt(share * (1 - share) / count)
 
 
+def _three(epochs: Sequence[int]) -> tuple[int, int, int]:
+    """Take the first, a middle and the last epoch: 1, 21 and 41, as the paper does."""
+    half = (epochs[0] + epochs[-1]) / 2
+    return epochs[0], min(epochs, key=lambda epoch: abs(epoch - half)), epochs[-1]
+
+
 def _drawn(setting: Setting) -> tuple[int, int, int]:
-    epochs = _epochs(setting)
-    return epochs[0], 21 if 21 in epochs else epochs[len(epochs) // 2], epochs[-1]  # noqa: PLR2004
+    return _three(_epochs(setting))
 
 
 def plane(setting: Setting) -> Work[Table]:
@@ -365,7 +371,7 @@ def feature_directions(
     with torch.no_grad():
         features = body(training.double())
     leading = torch.from_numpy(qw.principal_directions(features, count))
-    leaf = images.double().requires_grad_()
+    leaf = images.double().clone().requires_grad_()
     found = body(leaf)
     pulled = [
         torch.autograd.grad((found @ direction).sum(), leaf, retain_graph=True)[0].flatten(1)
@@ -393,7 +399,7 @@ def directions(
 ) -> dict[str, Tensor]:
     """Give for every image the leading directions of each of `SPACES`, (n, count, d)."""
     n, d = len(images), images[0].numel()
-    leaf = images.double().requires_grad_()
+    leaf = images.double().clone().requires_grad_()
     logits = network.double()(leaf)
     loss = nn.functional.cross_entropy(logits, labels, reduction="sum")
     gradient = torch.autograd.grad(loss, leaf)[0].flatten(1)
@@ -592,9 +598,11 @@ def _judged(kept: list[str], refused: list[str]) -> tuple[Verdict, str]:
     return "supported under a condition", f"For {', '.join(kept)}; not for {', '.join(refused)}."
 
 
-def _change(c: Columns, name: str, trained: float) -> tuple[float, float]:
-    """From the first to the last epoch: mean over the classes, then over the seeds."""
-    first, last = c["epoch"].min(), c["epoch"].max()
+def _change(
+    c: Columns, name: str, trained: float, between: tuple[float, float] | None = None
+) -> tuple[float, float]:
+    """From one epoch to another, by default the last: mean over classes, then over the seeds."""
+    first, last = between or (c["epoch"].min(), c["epoch"].max())
     own = c["trained"] == trained
     return _over_seeds(
         np.array(
@@ -613,28 +621,35 @@ def _at(c: Columns, name: str, trained: float, epoch: float) -> float:
 
 def spread(c: Columns) -> Claim:
     """Judge whether the attacked points of a class are spread wider as training goes on."""
-    first, last = int(c["epoch"].min()), int(c["epoch"].max())
+    epochs = _three(np.unique(c["epoch"]).astype(int).tolist())
+    first, middle, last = epochs
     told: list[str] = []
     kept: list[str] = []
     refused: list[str] = []
     for trained, words in WORDS.items():
         for space, where in (("plane", "in the plane"), ("input", "in all dimensions")):
             name = f"attacked_radius_{space}"
-            change = _change(c, name, trained)
+            steps = {
+                (a, b): _change(c, name, trained, (a, b))
+                for a, b in ((first, middle), (middle, last))
+            }
+            there = ", ".join(f"{_at(c, name, trained, epoch):.3f}" for epoch in epochs)
+            changes = ", ".join(_signed(step) for step in steps.values())
             told.append(
-                f"{words}, {where}: {_at(c, name, trained, first):.3f} at epoch {first}, "
-                f"{_at(c, name, trained, last):.3f} at epoch {last}, change {_signed(change)}; "
-                f"clean points {_at(c, f'clean_radius_{space}', trained, last):.3f}"
+                f"{words}, {where}: {there}; changes {changes}; of the clean points "
+                f"{_at(c, f'clean_radius_{space}', trained, last):.3f}"
             )
-            (kept if _sign(change) > 0 else refused).append(f"{words} {where}")
-    moved = [_at(c, "mean_moved", 0.0, epoch) for epoch in (first, last)]
+            for (a, b), step in steps.items():
+                place = f"{words} {where} from epoch {a} to {b}"
+                (kept if _sign(step) > 0 else refused).append(place)
+    moved = ", ".join(f"{_at(c, 'mean_moved', 0.0, epoch):.3f}" for epoch in epochs)
     verdict, condition = _judged(kept, refused)
     return Claim(
         "The attacked points of a class spread wider as training goes on.",
         f"Radius (root mean square distance from their mean, input units) under PGD of radius "
-        f"{RADIUS:g}: {'; '.join(told)}. Mean over all classes, then over the seeds with its "
-        f"standard error. The attack also moves the mean of a class, by {moved[0]:.3f} at epoch "
-        f"{first} and {moved[1]:.3f} at epoch {last} (clean training).",
+        f"{RADIUS:g} at epochs {first}, {middle} and {last}:{bullets(told)}Mean over all classes, "
+        f"then over the seeds ± its standard error. The attack also moves the mean of a class, by "
+        f"{moved} (clean training).",
         verdict,
         condition,
     )
@@ -664,7 +679,7 @@ def shrinks(c: Columns) -> Claim:
     return Claim(
         "The effective radius of a class shrinks in position and grows in momentum.",
         f"Class {LABEL}, along the two axes of its plane, in the neighbourhood of radius "
-        f"{RADIUS:g}, epoch {first} to {last}: {'; '.join(told)} (over the seeds). The product of "
+        f"{RADIUS:g}, epoch {first} to {last}:{bullets(told)}± is over the seeds. The product of "
         f"the two is {float((c['product_of_totals'] / c['sum_of_bounds']).min()):.2f} times its "
         f"bound or more; B is {float(c['mean_boundary'].min()):.2f} to "
         f"{float(c['mean_boundary'].max()):.2f}.",
@@ -694,7 +709,7 @@ def leave(c: Columns) -> Claim:
         "As training goes on, clean points enter the region of their class and attacked ones leave "
         "it.",
         f"Share in the region of their class, by what the network says of the image itself, epoch "
-        f"{first} to {last}, all classes: {'; '.join(told)} (over the seeds). The plane shows "
+        f"{first} to {last}, all classes:{bullets(told)}± is over the seeds. The plane shows "
         f"whether a point is in the region for {100 * seen[0]:.0f} % of the clean and "
         f"{100 * seen[1]:.0f} % of the attacked points: what it does not show lies across it.",
         verdict,
@@ -742,8 +757,8 @@ def stronger(c: Columns) -> Claim:
     return Claim(
         "Attacks along feature directions are stronger than attacks on pixels of the same length.",
         f"Share of correctly classified images that an attack of l2 length "
-        f"{float(c['length'][0]):.2f} breaks within {', '.join(map(str, counts))} directions. "
-        f"{'. '.join(told)} (over the seeds).",
+        f"{float(c['length'][0]):.2f} breaks within {', '.join(map(str, counts))} directions:"
+        f"{bullets(told)}± is over the seeds.",
         verdict,
         condition,
     )
@@ -774,7 +789,7 @@ def carries(c: Columns) -> Claim:
     return Claim(
         "Feature directions carry more momentum than pixels.",
         f"Momentum along the first direction of each kind, medians over test images at the last "
-        f"epoch, through a Gaussian window: {'; '.join(told)} (1 / input unit, over the seeds). "
+        f"epoch, through a Gaussian window, 1 / input unit:{bullets(told)}± is over the seeds. "
         f"The least product of all is {least:.4f}, the bound 1/2.",
         verdict,
         condition,
@@ -846,7 +861,6 @@ def _figure(c: Mapping[str, Columns]) -> qw.Figure:
         x="number of directions",
         y="share broken",
         title="Attacks of equal length",
-        y_limits=(-0.02, 1.02),
         width=66,
     )
     spaces = ("gradient", *SPACES)

@@ -23,7 +23,7 @@ import qwidgets as qw
 from qwidgets.files import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -234,6 +234,11 @@ def finish(work: Work[T]) -> T:
 def columns(table: Table) -> Columns:
     """Turn rows with the same keys into columns."""
     return {name: np.array([row[name] for row in table]) for name in table[0]}
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """Write lines as a list of a report, with room before and after."""
+    return "\n\n" + "\n".join(f"- {line}" for line in lines) + "\n\n"
 
 
 def comma_separated(table: Table) -> str:

@@ -41,6 +41,7 @@ from qwidgets.studies.study import (
     Claim,
     Conclusion,
     Study,
+    bullets,
     columns,
     trained,
     within,
@@ -58,6 +59,9 @@ if TYPE_CHECKING:
 
 RADIUS = 0.1
 """Of the attack, in the l-infinity norm, on images of values from 0 to 1."""
+
+FAR = 0.2
+"""A second radius, for the trade-off alone."""
 
 REGULARIZERS = {
     "gradient": "input-gradient penalty",
@@ -113,7 +117,7 @@ def _surface(setting: Setting, data: str, regularizer: str, seed: int) -> Work[q
         own["epsilon"] = (0, 0.025, 0.05, 0.1, 0.2, 0.3)
     if smallest:
         own = {"epsilon": (0, 0.05, 0.2), "regularization": _STRENGTHS[regularizer][:5:2]}
-        own |= {"train_size": 400, "test_size": 200, "attack_epsilon": (0, RADIUS)}
+        own |= {"train_size": 400, "test_size": 200, "attack_epsilon": (0, RADIUS, FAR)}
     return trained(
         data=data,
         root=setting.root if data == "mnist" else None,
@@ -180,8 +184,10 @@ def _measured(sweep: qw.Sweep) -> Iterator[Row]:
             )
             row: Row = {"epsilon": epsilon, "regularization": strength}
             row |= {"clean_accuracy": clean, "clean_accuracy_error": float(at.clean_accuracy_error)}
-            row |= {"robust_accuracy": robust}
-            row["robust_accuracy_error"] = math.sqrt(robust * (1 - robust) / images)
+            for name, radius in (("robust_accuracy", RADIUS), ("robust_accuracy_far", FAR)):
+                under = at.sel(attack_epsilon=radius)
+                row[name] = float(under.robust_accuracy)
+                row[f"{name}_error"] = float(under.robust_accuracy_error)
             fragility = 1 - robust / clean if clean > 0 else 1.0
             row["fragility"] = fragility
             row["fragility_error"] = math.sqrt(fragility * (1 - fragility) / max(clean * images, 1))
@@ -320,7 +326,7 @@ def surfaces(table: Table, data: str) -> dict[str, Surface]:
     Without regularization all regularisers give the same networks: together they count once.
     """
     c = columns([row for row in table if row["data"] == data])
-    quantities = [*PREDICTORS, *TARGETS, *(f"{name}_error" for name in TARGETS), "flat"]
+    quantities = [*PREDICTORS, *TARGETS, "robust_accuracy_far", "flat"]
     found = {}
     for regularizer in REGULARIZERS:
         own = c["regularizer"] == regularizer
@@ -328,7 +334,7 @@ def surfaces(table: Table, data: str) -> dict[str, Surface]:
         epsilons, i = np.unique(c["epsilon"][own], return_inverse=True)
         strengths, j = np.unique(c["regularization"][own], return_inverse=True)
         values = {}
-        for name in dict.fromkeys(quantities):
+        for name in quantities:
             cube = np.full((len(seeds), len(epsilons), len(strengths)), np.nan)
             cube[seed[own], i, j] = c[name][own]
             values[name] = cube.reshape(len(seeds), -1)
@@ -649,38 +655,44 @@ def trade(every: Mapping[str, Mapping[str, Surface]]) -> Claim:
     refused: list[str] = []
     for data, found in every.items():
         for regularizer, surface in found.items():
-            gain, cost = [], []
-            clean, robust = (surface.values[n] for n in ("clean_accuracy", "robust_accuracy"))
-            for seed in range(len(clean)):
-                # On the networks that it was chosen by, the best one would look too good.
-                accurate, sturdy = (
-                    int(np.nanargmax(_mean(np.delete(v, seed, axis=0), 0))) for v in (clean, robust)
+            for name, radius in (("robust_accuracy", RADIUS), ("robust_accuracy_far", FAR)):
+                gain, cost = _ends(surface.values["clean_accuracy"], surface.values[name])
+                place = f"{_where(data, regularizer)}, radius {radius:g}"
+                told.append(
+                    f"{place}: robust accuracy {gain[0]:+.3f} ± {gain[1]:.3f}, clean accuracy "
+                    f"{-cost[0]:+.3f} ± {cost[1]:.3f}"
                 )
-                gain.append(robust[seed, sturdy] - robust[seed, accurate])
-                cost.append(clean[seed, accurate] - clean[seed, sturdy])
-            means = [float(np.nanmean(v)) for v in (gain, cost)]
-            errors = [float(np.nanstd(v, ddof=1)) / math.sqrt(len(v)) for v in (gain, cost)]
-            place = _where(data, regularizer)
-            told.append(
-                f"{place}: robust accuracy {_signed(means[0], errors[0])}, clean accuracy "
-                f"{_signed(-means[1], errors[1])}"
-            )
-            certain = all(
-                m > 0 and m > BEYOND_CHANCE * e for m, e in zip(means, errors, strict=True)
-            )
-            (kept if certain else refused).append(place)
+                certain = all(m > 0 and m > BEYOND_CHANCE * e for m, e in (gain, cost))
+                (kept if certain else refused).append(place)
     return Claim(
-        "Robustness is paid for with accuracy: on the Pareto front the most robust network is less "
+        "Robustness is paid for with accuracy: the most robust network of a surface is less "
         "accurate than the most accurate one.",
-        f"From the most accurate to the most robust point of the surface at attack radius "
-        f"{RADIUS:g}, both chosen on the other seeds: {'; '.join(told)} (mean over the seeds and "
-        f"its standard error).",
+        "From the most accurate to the most robust point of the surface, both chosen on the other "
+        f"seeds, so that neither is the luckiest:{bullets(told)}Mean over the seeds ± its standard "
+        "error.",
         _verdict(kept, refused),
         f"Beyond {BEYOND_CHANCE:.0f} standard errors for {_listed(kept)}; not for "
         f"{_listed(refused)}."
         if kept and refused
         else "",
     )
+
+
+def _ends(clean: Values, robust: Values) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Gain in robust and loss in clean accuracy between the ends of a front, and their errors."""
+    gain, cost = [], []
+    for seed in range(len(clean)):
+        # On the networks that it was chosen by, the best one would look too good.
+        accurate, sturdy = (
+            int(np.nanargmax(_mean(np.delete(v, seed, axis=0), 0))) for v in (clean, robust)
+        )
+        gain.append(robust[seed, sturdy] - robust[seed, accurate])
+        cost.append(clean[seed, accurate] - clean[seed, sturdy])
+    root = math.sqrt(len(clean))
+    first, second = (
+        (float(np.nanmean(v)), float(np.nanstd(v, ddof=1)) / root) for v in (gain, cost)
+    )
+    return first, second
 
 
 def _verdict(kept: list[str], refused: list[str]) -> Verdict:
@@ -730,7 +742,7 @@ def conjugate(network: Columns, c: Columns) -> Claim:
         "Networks that are wider in momentum are narrower in position, and no product is below "
         "1/2.",
         f"The least product of {len(short)} networks is {least:.4f}. Rank correlation of the two "
-        f"spreads: {'; '.join(told)}. {INTERVALS}",
+        f"spreads:{bullets(told)}{INTERVALS}",
         _verdict(kept, refused) if holds else "not supported",
         f"For {_listed(kept)}; not for {_listed(refused)}." if holds and kept and refused else "",
     )
@@ -762,10 +774,11 @@ def fragile(c: Columns) -> Claim:
         condition = f"For {_listed(kept)}; not for {_listed(refused)}."
         if all(verdicts["not flat"]) and verdicts["not flat"]:
             condition = f"Without flat networks; with them not for {_listed(refused)}."
-    along = f" Along one axis alone, without flat networks: {'; '.join(lines)}." if lines else ""
+    along = f"Along one axis alone, without flat networks:{bullets(lines)}" if lines else ""
     return Claim(
         "Over all networks, the wider the momentum, the more fragile the network.",
-        f"Rank correlation of momentum and fragility: {'; '.join(told)}.{along} {INTERVALS}",
+        f"Rank correlation of momentum and fragility (the share of correctly classified images "
+        f"that the attack of radius {RADIUS:g} breaks):{bullets(told)}{along}{INTERVALS}",
         _verdict(kept, refused),
         condition,
     )
@@ -786,12 +799,14 @@ def foretold(c: Columns) -> Claim:
             f"{place}: {_signed(r2, error)} [{low:+.2f}, {float(c['r2_high'][row]):+.2f}], off by "
             f"{float(c['miss'][row]):.3f}"
         )
-        certain = low > 0 and r2 > BEYOND_CHANCE * error
-        (kept if certain else refused).append(place)
+        if c["target"][row] == "robust_accuracy":
+            certain = low > 0 and r2 > BEYOND_CHANCE * error
+            (kept if certain else refused).append(place)
     return Claim(
         "The uncertainty product, measured without any attack, predicts robust accuracy.",
-        f"Held-out R² of a monotone fit, on other seeds and other grid points: {'; '.join(told)}. "
-        f"0 is to predict the mean. {INTERVALS}",
+        f"Held-out R² of a monotone fit to the networks of other seeds and other grid points (0 is "
+        f"to predict the mean), and the mean absolute miss:{bullets(told)}{INTERVALS} The verdict "
+        f"is on robust accuracy.",
         _verdict(kept, refused),
         f"For {_listed(kept)}; not for {_listed(refused)}." if kept and refused else "",
     )
@@ -840,7 +855,7 @@ def better(c: Columns) -> Claim:
         "The product predicts robust accuracy better than simpler numbers do.",
         f"In {places} cases (data, regulariser, with and without flat networks) the product "
         f"predicts better with 95 % confidence (over resampled grid points, the same for both) "
-        f"{'; '.join(compared)}. Mean held-out R², {'; '.join(ranked)}.",
+        f"{'; '.join(compared)}. Mean held-out R² of robust accuracy:{bullets(ranked)}",
         verdict,
         f"Better than {_listed(beaten)} everywhere; than the others not with certainty."
         if verdict == "supported under a condition"
@@ -854,18 +869,27 @@ def _front(clean: Values, robust: Values) -> NDArray[np.int64]:
     for index in np.lexsort((-robust, -clean)).tolist():
         if np.isfinite(clean[index]) and (not front or robust[index] > robust[front[-1]]):
             front.append(index)
-    return np.array(front[::-1])
+    return np.array(front[::-1], dtype=np.int64)
+
+
+def _spread(values: Values) -> Values:
+    """Tell the standard error of the mean over the seeds; NaN where there are fewer than two."""
+    known = np.isfinite(values)
+    count = known.sum(0)
+    square = _mean((values - _mean(values, 0)) ** 2, 0)
+    return np.asarray(np.sqrt(np.where(count > 1, square / np.maximum(count - 1, 1), np.nan)))
 
 
 def _figure(data: str, found: Mapping[str, Surface], ahead: Columns) -> qw.Figure:
     """Draw the surfaces in both planes, momentum against fragility, and the predictors."""
     panels: list[dict[str, qw.Curve]] = [{}, {}, {}, {}]
+    # The colour between them is that of the bound.
+    colors = dict(zip(REGULARIZERS, (0, 2, 4), strict=True))
     for regularizer, words in REGULARIZERS.items():
-        of = {name: _mean(v, 0) for name, v in found[regularizer].values.items()}
+        seen = found[regularizer].under("not flat").values
+        of = {name: _mean(v, 0) for name, v in seen.items()}
         spread = {
-            name: np.nanstd(found[regularizer].values[name], axis=0, ddof=1)
-            / math.sqrt(len(found[regularizer].values[name]))
-            for name in ("robust_accuracy", "momentum_std", "fragility")
+            name: _spread(seen[name]) for name in ("robust_accuracy", "momentum_std", "fragility")
         }
         front = _front(of["clean_accuracy"], of["robust_accuracy"])
         pairs = (
@@ -875,10 +899,12 @@ def _figure(data: str, found: Mapping[str, Surface], ahead: Columns) -> qw.Figur
             ("product", "robust_accuracy"),
         )
         for index, (x, y) in enumerate(pairs):
-            panels[index][words] = qw.Curve(of[x], of[y], spread[y], style="dots")
+            panels[index][words] = qw.Curve(
+                of[x], of[y], spread[y], style="dots", color=colors[regularizer]
+            )
             if index < 2:  # noqa: PLR2004 - the two planes
                 panels[index][f"_front of {words}"] = qw.Curve(
-                    of[x][front], of[y][front], group=words
+                    of[x][front], of[y][front], color=colors[regularizer]
                 )
     hyperbola = np.geomspace(1e-3, 1e3, 2001)
     spans = [
@@ -890,7 +916,7 @@ def _figure(data: str, found: Mapping[str, Surface], ahead: Columns) -> qw.Figur
         panels[0],
         x="clean accuracy",
         y=f"robust accuracy at {RADIUS:g}",
-        title=f"{data}: networks and Pareto fronts",
+        title=f"{data}: networks that are not flat, Pareto fronts",
     )
     plane = qw.chart(
         panels[1],
@@ -915,7 +941,7 @@ def _figure(data: str, found: Mapping[str, Surface], ahead: Columns) -> qw.Figur
         y=f"robust accuracy at {RADIUS:g}",
         title="Product and robust accuracy",
     )
-    shares = {}
+    shares, lowest = {}, 0.0
     for shift, (regularizer, words) in zip((-0.2, 0.0, 0.2), REGULARIZERS.items(), strict=True):
         place, r2, error = [], [], []
         for index, name in enumerate(PREDICTORS):
@@ -932,19 +958,21 @@ def _figure(data: str, found: Mapping[str, Surface], ahead: Columns) -> qw.Figur
                 r2.append(float(ahead["r2"][row]))
                 error.append(float(ahead["r2_error"][row]))
         if place:
-            shares[words] = qw.Curve(place, r2, error, style="dots")
+            shares[words] = qw.Curve(place, r2, error, style="dots", color=colors[regularizer])
+            lowest = min(lowest, float(np.min(np.subtract(r2, error))))
     four = qw.beside(accuracy, plane, momentum, product)
     if not shares:
         return four
-    names = list(PREDICTORS.values())
-    shares["_the mean"] = qw.Curve([-0.5, len(names) - 0.5], [0, 0], style="dashed")
+    # The longest is too long for its place.
+    names = [words.replace("gradient correlation", "correlation") for words in PREDICTORS.values()]
+    shares["_the mean"] = qw.Curve([-0.5, len(names) - 0.5], [0, 0], style="dashed", color=3)
     wide = qw.chart(
         shares,
         x="predictor, measured without an attack",
         y="held-out R²",
         title="How well each alone predicts robust accuracy, without flat networks",
         x_names=names,
-        y_limits=(min(-0.3, *(float(np.min(curve.y)) for curve in shares.values())), 1.05),
+        y_limits=(lowest - 0.05, 1.05),
         width=four.width,
         height=0.6 * qw.chart(panels[0], x="", y="").height,
     )
