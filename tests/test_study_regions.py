@@ -143,7 +143,7 @@ def test_spreading_is_judged_between_all_three_epochs():
     assert regions.spread(narrower).verdict == "not supported"
     partly = regions.spread(radii(attacked_radius_plane=0.1, attacked_radius_input=-0.1))
     assert partly.verdict == "supported under a condition"
-    assert "in the plane from epoch 1 to 21" in partly.condition.partition("not for")[0]
+    assert "in the plane from epoch 1 to 21" in partly.condition.partition("Not for")[0]
 
 
 def test_leaving_the_region_is_judged_by_both_kinds_of_points():

@@ -165,6 +165,15 @@ def test_fragility_is_judged_by_sign_and_interval():
     collapsed = tradeoff.fragile(correlations(correlation=(0.1, 0.8), low=(-0.3, 0.6)))
     assert collapsed.verdict == "supported under a condition"
     assert collapsed.condition.startswith("Without flat networks")
+    along = correlations()
+    turned = {name: values.copy() for name, values in along.items()}
+    turned["scope"] = np.full_like(turned["scope"], "fixed radius", dtype="<U12")
+    turned |= {"correlation": -turned["correlation"], "low": -turned["high"]}
+    turned |= {"high": -along["low"]}
+    both = {name: np.concatenate([along[name], turned[name]]) for name in along}
+    partly = tradeoff.fragile(both)
+    assert partly.verdict == "supported under a condition"
+    assert "weight decay, fixed radius" in partly.condition
     noisy = correlations(correlation_error=(0.3, 0.3))
     assert tradeoff.fragile(noisy).verdict == "not supported"
 

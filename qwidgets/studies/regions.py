@@ -595,7 +595,7 @@ def _judged(kept: list[str], refused: list[str]) -> tuple[Verdict, str]:
         return "supported", ""
     if not kept:
         return "not supported", ""
-    return "supported under a condition", f"For {', '.join(kept)}; not for {', '.join(refused)}."
+    return "supported under a condition", f"For {'; '.join(kept)}. Not for {'; '.join(refused)}."
 
 
 def _change(
@@ -749,10 +749,10 @@ def stronger(c: Columns) -> Claim:
         listed = "; ".join(f"{SPACES[space]} {text}" for space, text in means.items())
         told.append(
             f"{words}: {listed}; all directions {float(everything):.2f}; features less pixels "
-            f"{', '.join(_signed(lead, '+.2f') for lead in leads.values())}"
+            f"{', '.join(_signed(lead) for lead in leads.values())}"
         )
         for count, lead in leads.items():
-            (kept if _sign(lead) > 0 else refused).append(f"{words} with {count}")
+            (kept if _sign(lead) > 0 else refused).append(f"{words}, directions: {count}")
     verdict, condition = _judged(kept, refused)
     return Claim(
         "Attacks along feature directions are stronger than attacks on pixels of the same length.",
@@ -861,6 +861,8 @@ def _figure(c: Mapping[str, Columns]) -> qw.Figure:
         x="number of directions",
         y="share broken",
         title="Attacks of equal length",
+        # Room for the key.
+        y_limits=(0.0, 2.0 * level + ROUNDING),
         width=66,
     )
     spaces = ("gradient", *SPACES)

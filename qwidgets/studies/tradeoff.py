@@ -640,7 +640,8 @@ def _signed(estimate: float, error: float) -> str:
 
 
 def _listed(places: list[str]) -> str:
-    return ", ".join(places) if places else "none"
+    # They hold commas themselves.
+    return "; ".join(places) if places else "none"
 
 
 def _where(data: str, regularizer: str) -> str:
@@ -671,7 +672,7 @@ def trade(every: Mapping[str, Mapping[str, Surface]]) -> Claim:
         f"seeds, so that neither is the luckiest:{bullets(told)}Mean over the seeds ± its standard "
         "error.",
         _verdict(kept, refused),
-        f"Beyond {BEYOND_CHANCE:.0f} standard errors for {_listed(kept)}; not for "
+        f"Beyond {BEYOND_CHANCE:.0f} standard errors for {_listed(kept)}. Not for "
         f"{_listed(refused)}."
         if kept and refused
         else "",
@@ -744,7 +745,7 @@ def conjugate(network: Columns, c: Columns) -> Claim:
         f"The least product of {len(short)} networks is {least:.4f}. Rank correlation of the two "
         f"spreads:{bullets(told)}{INTERVALS}",
         _verdict(kept, refused) if holds else "not supported",
-        f"For {_listed(kept)}; not for {_listed(refused)}." if holds and kept and refused else "",
+        f"For {_listed(kept)}. Not for {_listed(refused)}." if holds and kept and refused else "",
     )
 
 
@@ -761,26 +762,30 @@ def fragile(c: Columns) -> Claim:
         certain = _certain(c, int(row), 1)
         verdicts[condition].append(certain)
         (kept if certain else refused).append(f"{place} ({CONDITIONS[condition]})")
-    lines = [
-        f"{_where(str(c['data'][row]), str(c['regularizer'][row]))}, {c['scope'][row]}: "
-        f"{_with_interval(c, int(row))}"
-        for scope in SCOPES[1:]
+    lines, alone = [], []
+    for scope in SCOPES[1:]:
         for row in _rows(
             c, scope=scope, first="momentum_std", second="fragility", condition="not flat"
-        )
-    ]
-    condition = ""
+        ):
+            place = f"{_where(str(c['data'][row]), str(c['regularizer'][row]))}, {scope}"
+            lines.append(f"{place}: {_with_interval(c, int(row))}")
+            if not _certain(c, int(row), 1):
+                alone.append(place)
+    verdict, condition = _verdict(kept, refused), ""
     if kept and refused:
-        condition = f"For {_listed(kept)}; not for {_listed(refused)}."
+        condition = f"For {_listed(kept)}. Not for {_listed(refused)}."
         if all(verdicts["not flat"]) and verdicts["not flat"]:
             condition = f"Without flat networks; with them not for {_listed(refused)}."
+    if kept and alone:
+        verdict = "supported under a condition"
+        condition += f" Over whole surfaces; along one axis alone not for {_listed(alone)}."
     along = f"Along one axis alone, without flat networks:{bullets(lines)}" if lines else ""
     return Claim(
         "Over all networks, the wider the momentum, the more fragile the network.",
         f"Rank correlation of momentum and fragility (the share of correctly classified images "
         f"that the attack of radius {RADIUS:g} breaks):{bullets(told)}{along}{INTERVALS}",
-        _verdict(kept, refused),
-        condition,
+        verdict,
+        condition.strip(),
     )
 
 
@@ -801,14 +806,15 @@ def foretold(c: Columns) -> Claim:
         )
         if c["target"][row] == "robust_accuracy":
             certain = low > 0 and r2 > BEYOND_CHANCE * error
-            (kept if certain else refused).append(place)
+            short = place.replace(f", {TARGETS['robust_accuracy']}", "")
+            (kept if certain else refused).append(short)
     return Claim(
         "The uncertainty product, measured without any attack, predicts robust accuracy.",
         f"Held-out R² of a monotone fit to the networks of other seeds and other grid points (0 is "
         f"to predict the mean), and the mean absolute miss:{bullets(told)}{INTERVALS} The verdict "
         f"is on robust accuracy.",
         _verdict(kept, refused),
-        f"For {_listed(kept)}; not for {_listed(refused)}." if kept and refused else "",
+        f"For {_listed(kept)}. Not for {_listed(refused)}." if kept and refused else "",
     )
 
 
