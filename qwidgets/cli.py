@@ -277,7 +277,9 @@ def lab(context: typer.Context) -> None:
 
 @app.command()
 def reproduce(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="binary, bounds or all.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="binary, bounds, regions, tradeoff or all.")
+    ],
     *,
     quick: Annotated[
         bool, typer.Option("--quick", help="Stay within ten minutes a study on two cores.")

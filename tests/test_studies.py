@@ -231,6 +231,10 @@ def test_another_seed_or_a_damaged_part_is_done_again(tmp_path, setting):
     (setting.folder / "second.json").write_text("{", "utf-8")
     list(iterate_study(toy(calls, []), setting, tmp_path))
     assert calls == ["first", "second", "second"]
+    # So are parts of a run with files of one's own, which may be other data.
+    list(iterate_study(toy(calls, []), replace(setting, root=tmp_path), tmp_path))
+    assert calls[3:] == ["first", "second"]
+    assert "--quick --root DIR --seed 3" in (tmp_path / "report.md").read_text("utf-8")
 
 
 def test_an_interrupted_estimate_is_no_table():

@@ -39,6 +39,7 @@ from qwidgets.studies.study import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -83,10 +84,15 @@ def _seeds(setting: Setting) -> list[int]:
     return list(range(setting.seed, setting.seed + count))
 
 
+def _place(setting: Setting, seed: int, epoch: int) -> Path:
+    data = "digits" if setting.root is None else "mnist"
+    return setting.folder / f"{data}-{seed}-epoch-{epoch}.sweep"
+
+
 def _trained(setting: Setting, seed: int) -> Work[Networks]:
     """Train a clean and an adversarial network, and keep them as they were at each epoch."""
     epochs = _epochs(setting)
-    places = {epoch: setting.folder / f"seed-{seed}-epoch-{epoch}.sweep" for epoch in epochs}
+    places = {epoch: _place(setting, seed, epoch) for epoch in epochs}
     if not all(place.exists() for place in places.values()):
         run = qw.iterate_sweep(
             _data(setting),
@@ -862,7 +868,7 @@ def _figure(c: Mapping[str, Columns]) -> qw.Figure:
         y="share broken",
         title="Attacks of equal length",
         # Room for the key.
-        y_limits=(0.0, 2.0 * level + ROUNDING),
+        y_limits=(0.0, 2.5 * level + ROUNDING),
         width=66,
     )
     spaces = ("gradient", *SPACES)
@@ -892,7 +898,7 @@ def _figure(c: Mapping[str, Columns]) -> qw.Figure:
 
 def _page(setting: Setting) -> Work[qw.Sweep]:
     yield from _trained(setting, setting.seed)
-    place = setting.folder / f"seed-{setting.seed}-epoch-{_epochs(setting)[-1]}.sweep"
+    place = _place(setting, setting.seed, _epochs(setting)[-1])
     return qw.open_sweep(place, data=_data(setting))
 
 

@@ -265,6 +265,7 @@ def report(
     """Write the claims, the numbers and the verdicts as Markdown."""
     quick = " --quick" * (setting.size == "quick")
     seed = f" --seed {setting.seed}" * (setting.seed != 0)
+    root = " --root DIR" * (setting.root is not None)
     lines = [f"# {study.title}", "", study.source, ""]
     for number, claim in enumerate(conclusion.claims, start=1):
         condition = f" {claim.condition}" if claim.condition else ""
@@ -284,7 +285,7 @@ def report(
         "",
         "[The networks in the Explorer](explorer.html)",
         "",
-        f"Made by `qwidgets reproduce {study.name}{quick}{seed}` with {_versions()}.",
+        f"Made by `qwidgets reproduce {study.name}{quick}{root}{seed}` with {_versions()}.",
         "Numbers after ± are one standard error.",
         "",
     ]
@@ -297,7 +298,8 @@ def _versions() -> str:
 
 
 def _key(study: Study, setting: Setting) -> str:
-    asked = [study.name, setting.size, setting.seed, _versions()]
+    # With files of their own studies may take other data.
+    asked = [study.name, setting.size, setting.seed, setting.root is not None, _versions()]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
