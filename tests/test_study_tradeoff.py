@@ -11,6 +11,7 @@ from torch import nn
 
 from qwidgets.studies import tradeoff
 from qwidgets.studies.study import Setting, columns, comma_separated, finish
+from qwidgets.sweep import one_core_spared
 
 
 def grid(x, y, *, flat=None, regularizer="gradient"):
@@ -251,7 +252,8 @@ def test_the_surfaces_are_measured(tmp_path):
     assert len(found.claims) == 5
     # One seed gives one table: measured again from the same networks, and analysed again.
     setting = Setting(size="smallest", seed=1, root=None, folder=tmp_path / "parts")
-    again = finish(tradeoff.networks(setting))
+    with one_core_spared():
+        again = finish(tradeoff.networks(setting))
     assert comma_separated(again) == (tmp_path / "networks.csv").read_text("utf-8")
     for name, analysis in tradeoff.STUDY.analyses.items():
         found_again = finish(analysis(setting, {"networks": again}))

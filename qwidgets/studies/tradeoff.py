@@ -994,7 +994,7 @@ STUDY = Study(
     title="The trade-off: accuracy, robustness, uncertainty, and what foretells robustness",
     source='Zhang et al., "On the uncertainty principle of neural networks", arXiv 2205.01493, '
     "carried further.",
-    cost="about two hours on two cores (digits and MNIST; the files of MNIST with --root, or "
+    cost="about an hour and a half on two cores (digits and MNIST; the files of MNIST with --root, or "
     "downloaded once); --quick about five minutes, digits alone",
     parts={"networks": networks},
     analyses={"correlations": correlations, "predictions": predictions},
