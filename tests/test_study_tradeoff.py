@@ -258,3 +258,9 @@ def test_the_surfaces_are_measured(tmp_path):
     for name, analysis in tradeoff.STUDY.analyses.items():
         found_again = finish(analysis(setting, {"networks": again}))
         assert comma_separated(found_again) == (tmp_path / f"{name}.csv").read_text("utf-8")
+    # Nothing but flat networks: what can still be said is said.
+    flat = {"networks": [{**row, "flat": 1} for row in again]}
+    for name, analysis in tradeoff.STUDY.analyses.items():
+        flat[name] = finish(analysis(setting, flat))
+    left = tradeoff.conclude(flat)
+    assert "all networks: Pareto fronts" in left.figures["tradeoff"].svg
