@@ -33,13 +33,19 @@ def supersede(newcomer: Cancellable) -> None:
     _started[newcomer] = place
 
 
+def in_a_kernel() -> bool:
+    """Whether a front end may be watching."""
+    from IPython import get_ipython
+
+    return hasattr(get_ipython(), "get_parent")
+
+
 def _running_cell() -> tuple[str, str] | None:
     """Identity of the cell and of its execution, where the front end tells them."""
     from IPython import get_ipython
 
-    shell = get_ipython()
-    if not hasattr(shell, "get_parent"):
+    if not in_a_kernel():
         return None
-    request = shell.get_parent()
+    request = get_ipython().get_parent()
     cell = request.get("metadata", {}).get("cellId")
     return None if cell is None else (str(cell), str(request["header"]["msg_id"]))
