@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from .paint import RECORDER
-from .view import first_view
+from .view import View
 
 if TYPE_CHECKING:
     from .conftest import OpenNotebook
@@ -43,9 +43,11 @@ def test_nothing_moves_from_the_first_paint_to_the_end_of_the_training(
     page.locator(".jp-CodeCell .cm-content").first.click()
     page.keyboard.press("Shift+Enter")
     page.wait_for_function("'figures' in paintRecorder.seen && 'cell' in paintRecorder.seen")
-    view = first_view(notebook)
+    view = View(notebook.cell(0).locator(".qw-root"))
     expect(view.status).to_have_text(re.compile("^Trained 3 epochs"), timeout=120_000)
-    expect(view.root.locator(".qw-lens-which")).to_have_text(re.compile("^image 1 of"))
+    view.wait_drawn()
+    seen = view.root.locator(".qw-lens-which")
+    expect(seen).to_have_text(re.compile("^image 1 of"), timeout=60_000)
     assert page.evaluate("paintRecorder.report().shifts") == []
     assert notebook.errors == []
 
