@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
@@ -31,6 +31,17 @@ def supersede(newcomer: Cancellable) -> None:
             other.cancel()
             del _started[other]
     _started[newcomer] = place
+
+
+def answered_beside_cells(comm: Any) -> None:
+    """Let messages of a page take the way that the page has chosen for them.
+
+    JupyterLab sends them to a shell of the kernel that is free while a cell runs. ipykernel 7.4
+    leads them from there to the shell in whose name the widget spoke last, which for a training is
+    that of the cell that began it: Pause would wait for the end of whatever cell runs.
+    """
+    if hasattr(comm, "_reply_subshell_for"):
+        comm._reply_subshell_for = None  # noqa: SLF001 - there is no public way
 
 
 def in_a_kernel() -> bool:

@@ -13,7 +13,7 @@ import traitlets as tl
 from ipywidgets import widget_serialization
 
 from qwidgets import __version__, views
-from qwidgets.widgets.cells import in_a_kernel, supersede
+from qwidgets.widgets.cells import answered_beside_cells, in_a_kernel, supersede
 from qwidgets.widgets.jobs import measuring, refining, training
 from qwidgets.widgets.looking import NOTHING_SEEN, Look, Looking, Survey, Surveying, wire
 from qwidgets.widgets.panels import Panels
@@ -169,6 +169,7 @@ class Explorer(ProblemsShown):
         self._looking = Looking(lambda seen: self.tell("lens", seen), background=background)
         self._surveying = Surveying(lambda seen: self.tell("regions", seen), background=background)
         super().__init__(figures=self._panels.figures, marks=self._panels.marks)
+        answered_beside_cells(self.comm)
         self.set_trait("run", {"phase": "empty", "fraction": 0.0, "message": ""})
         self.on_msg(self._on_command)
         self.observe(lambda _: self._look_again(), _SEEN_BY_THE_LENS)
