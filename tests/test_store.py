@@ -18,6 +18,7 @@ import pytest
 import torch
 import xarray as xr
 
+import qwidgets as qw
 from qwidgets import store
 
 
