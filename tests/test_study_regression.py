@@ -67,7 +67,11 @@ def epochs_of(position, momentum, loss=-1.0):
 
 def test_learning_is_judged_by_its_signs():
     assert regression._learning(epochs_of(-0.1, 0.1)).verdict == "supported"
-    assert regression._learning(epochs_of(0.1, 0.1)).verdict == "supported under a condition"
+    assert regression._learning(epochs_of(0.1, 0.1)).verdict == "not supported"
+    mixed = epochs_of(-0.1, 0.1)
+    turn = mixed["seed"] == 1
+    mixed["position_std"] = np.where(turn, 2 - mixed["position_std"], mixed["position_std"])
+    assert regression._learning(mixed).verdict == "supported under a condition"
     assert regression._learning(epochs_of(-0.1, -0.1)).verdict == "not supported"
     assert regression._learning(epochs_of(-0.1, 0.1, loss=1.0)).verdict == "not supported"
 
