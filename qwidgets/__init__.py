@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         iterate_uncertainty,
         uncertainty,
     )
-    from qwidgets.own import Measurement, measure
+    from qwidgets.own import Measurement, iterate_measurement, measure
     from qwidgets.progress import progress_bar
     from qwidgets.refine import refine
     from qwidgets.section import Section, section
@@ -63,6 +63,7 @@ _HOME = {
     "export_html": "companion",
     "fgsm": "attacks",
     "figure": "figure",
+    "iterate_measurement": "own",
     "iterate_sweep": "sweep",
     "iterate_uncertainty": "moments",
     "lens": "lens",
@@ -102,6 +103,7 @@ __all__ = [
     "export_html",
     "fgsm",
     "figure",
+    "iterate_measurement",
     "iterate_sweep",
     "iterate_uncertainty",
     "lens",

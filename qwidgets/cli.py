@@ -60,10 +60,7 @@ class _Commands(typer.core.TyperGroup):
         except (ImportError, MemoryError, OSError, TypeError, ValueError) as error:
             if ctx.params["debug"]:
                 raise
-            sentence = str(error)
-            if isinstance(error, OSError) and error.filename is not None:
-                sentence = f"{error.strerror}: {error.filename}"
-            _say(sentence, style="red")
+            _say(_sentence(error), style="red")
             raise typer.Exit(2) from error
 
 
@@ -80,6 +77,12 @@ app = typer.Typer(
 def _say(text: str, style: str = "") -> None:
     """Write to standard error, which leaves standard output to the results."""
     Console(stderr=True).print(Text(text, style=style), soft_wrap=True)
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.strerror}: {error.filename}"
+    return str(error)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -277,11 +280,27 @@ def lab(context: typer.Context) -> None:
 
 @app.command()
 def reproduce(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="binary, bounds or all.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="training, binary, bounds, mine or all.")
+    ],
     *,
     quick: Annotated[
         bool, typer.Option("--quick", help="Stay within ten minutes a study on two cores.")
     ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FACTORY",
+            help="For mine: a function without arguments that returns your network.",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="For mine: an .npz file with inputs and labels, a folder with the files of MNIST "
+            "or CIFAR-10, or digits, moons, mnist or cifar10."
+        ),
+    ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder that holds the data files.")] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the results, one below it a study.")
@@ -290,24 +309,35 @@ def reproduce(
 ) -> None:
     """Check claims of the papers: tables, figures, an interactive page, a verdict for each claim.
 
-    Whatever stops it, the same command goes on where it was.
+    With mine, those that need no training, on your own network. Whatever stops it, the same command
+    goes on where it was. Of all, a study that cannot be done, for lack of data files for example,
+    is left out: the others are done, and the exit code is 2.
     """
     from qwidgets import studies
 
-    chosen = studies.named(name)
+    chosen = studies.named(name, model=model, data=data, root=root, seed=seed)
     _check_output(output, free=not output.exists() or output.is_dir())
+    left_out = []
     for study in chosen:
         if not quick:
             _say(f"{study.name}: {study.cost}.")
         folder = output / study.name
         try:
-            found = studies.reproduce(study.name, folder, quick=quick, root=root, seed=seed)
+            found = studies.run(study, folder, quick=quick, root=root, seed=seed)
         except KeyboardInterrupt as error:
             _say("Stopped; what is finished is kept, the same command goes on.", style="yellow")
             raise typer.Exit(_INTERRUPTED) from error
+        except (OSError, ValueError) as error:
+            if len(chosen) == 1:
+                raise
+            left_out.append(f"{study.name} is left out: {_sentence(error)}")
+            _say(left_out[-1], style="red")
+            continue
         for claim in found.claims:
             _say(f"{claim.verdict}: {claim.text}")
         typer.echo((folder / "report.md").resolve())
+    if left_out:
+        raise ValueError(" ".join(left_out))
 
 
 @app.command()

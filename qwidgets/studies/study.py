@@ -12,7 +12,7 @@ import csv
 import hashlib
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -62,12 +62,15 @@ class Setting:
         Folder of the files of MNIST and CIFAR-10.
     folder : pathlib.Path
         Where sweeps may keep their stores.
+    given : str
+        Checksum of what the study was given besides; see `Study`.
     """
 
     size: Size
     seed: int
     root: Path | None
     folder: Path
+    given: str = ""
 
     def choose(self, *, smallest: T, quick: T, full: T) -> T:
         """Pick what belongs to the size."""
@@ -107,7 +110,11 @@ class Study:
         From the tables by name to claims and figures.
     networks : callable
         From the setting, a generator that returns the sweep that the interactive page shows; its
-        store is filled by then.
+        store is filled by then. Of networks that are not trained, their measurement.
+    options : str
+        What the command says after the name of the study.
+    given : str
+        Checksum of what it depends on besides the setting; tables of another one are done again.
     """
 
     name: str
@@ -116,7 +123,9 @@ class Study:
     cost: str
     parts: Mapping[str, Callable[[Setting], Work[Table]]]
     conclude: Callable[[Mapping[str, Table]], Conclusion]
-    networks: Callable[[Setting], Work[qw.Sweep]]
+    networks: Callable[[Setting], Work[qw.Sweep | qw.Measurement]]
+    options: str = ""
+    given: str = ""
 
 
 class Progress(NamedTuple):
@@ -142,6 +151,7 @@ def iterate_study(study: Study, setting: Setting, output: Path) -> Iterator[Prog
     Progress
         As the parts go on, and at the end, then with the conclusion.
     """
+    setting = replace(setting, given=study.given)
     tables = {}
     steps = len(study.parts) + 1
     for index, (name, part) in enumerate(study.parts.items()):
@@ -201,7 +211,7 @@ def kept(setting: Setting, name: str, work: Work[Table]) -> Work[Table]:
     work : generator
         Makes the table; not begun if it is there.
     """
-    asked = [name, setting.size, setting.seed, _versions()]
+    asked = [name, setting.size, setting.seed, setting.given, _versions()]
     key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
     place = setting.folder / f"{name}.json"
     table = _finished(place, key)
@@ -269,7 +279,7 @@ def report(
     study: Study, setting: Setting, conclusion: Conclusion, tables: Mapping[str, Table]
 ) -> str:
     """Write the claims, the numbers and the verdicts as Markdown."""
-    quick = " --quick" * (setting.size == "quick")
+    options = study.options + " --quick" * (setting.size == "quick")
     seed = f" --seed {setting.seed}" * (setting.seed != 0)
     lines = [f"# {study.title}", "", study.source, ""]
     for number, claim in enumerate(conclusion.claims, start=1):
@@ -290,7 +300,7 @@ def report(
         "",
         "[The networks in the Explorer](explorer.html)",
         "",
-        f"Made by `qwidgets reproduce {study.name}{quick}{seed}` with {_versions()}.",
+        f"Made by `qwidgets reproduce {study.name}{options}{seed}` with {_versions()}.",
         "Numbers after ± are one standard error.",
         "",
     ]
