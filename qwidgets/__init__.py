@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qwidgets.attacks import fgsm, pgd, robust_accuracy
+    from qwidgets.attacks import fgsm, pgd, robust_accuracy, withstands
     from qwidgets.chart import Curve, beside, chart
     from qwidgets.companion import export_html
     from qwidgets.data import Dataset, load_data
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from qwidgets.refine import refine
     from qwidgets.section import Section, section
     from qwidgets.sweep import Sweep, iterate_sweep, open_sweep, sweep
+    from qwidgets.tasks import Regression
     from qwidgets.widgets.explorer import Explorer
 
 __version__ = "0.1.0"
@@ -51,6 +52,7 @@ _HOME = {
     "Lens": "lens",
     "Measurement": "own",
     "Neighborhood": "domain",
+    "Regression": "tasks",
     "Section": "section",
     "Sweep": "sweep",
     "Uncertainty": "moments",
@@ -79,6 +81,7 @@ _HOME = {
     "section": "section",
     "sweep": "sweep",
     "uncertainty": "moments",
+    "withstands": "attacks",
 }
 
 __all__ = [
@@ -91,6 +94,7 @@ __all__ = [
     "Lens",
     "Measurement",
     "Neighborhood",
+    "Regression",
     "Section",
     "Sweep",
     "Uncertainty",
@@ -119,6 +123,7 @@ __all__ = [
     "section",
     "sweep",
     "uncertainty",
+    "withstands",
 ]
 
 

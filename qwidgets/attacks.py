@@ -4,7 +4,9 @@ An attack moves an input inside a ball of radius epsilon around its clean value,
 valid range of inputs, so that the network errs. One implementation serves a single network,
 ``x (B, *shape) -> logits (B, C)`` with labels ``(B,)``, and an ensemble evaluated as one program,
 ``x (N, B, *shape) -> logits (N, B, C)`` with labels ``(N, B)``. The networks of an ensemble start
-from the same random point for the same image, so that only the networks make a difference.
+from the same random point for the same image, so that only the networks make a difference. What
+erring means is the task's to say (`qwidgets.tasks`): by default to name another class, in a
+regression to be far off.
 
 Results lie in the ball and in the range without tolerance, and an epsilon of 0 gives the input back
 bit for bit.
@@ -31,9 +33,12 @@ import torch
 from torch import Tensor, nn
 
 from qwidgets.models import evaluating
+from qwidgets.tasks import CLASSIFICATION
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
+
+    from qwidgets.tasks import Task
 
 Model = Callable[[Tensor], Tensor]
 
@@ -190,14 +195,16 @@ def fgsm(
     epsilon: float | Tensor,
     *,
     value_range: tuple[float, float] = (0.0, 1.0),
+    task: Task = CLASSIFICATION,
 ) -> Tensor:
     """Fast gradient sign method: one step of length epsilon in the l-infinity norm.
 
-    ``x + epsilon sign(grad_x l(f(x), y))``, cut to the valid range, l the cross-entropy.
+    ``x + epsilon sign(grad_x l(f(x), y))``, cut to the valid range, l the cross-entropy or the loss
+    of the task.
 
     Parameters
     ----------
-    model, x, y, epsilon, value_range
+    model, x, y, epsilon, value_range, task
         As for `pgd`.
 
     Returns
@@ -214,11 +221,11 @@ def fgsm(
     ----------
     Goodfellow, Shlens, Szegedy, arXiv 1412.6572.
     """
-    x, y = _checked_inputs(model, x, y, value_range)
-    radius = _checked_radius("epsilon", epsilon, y)
+    x, y, leading = _checked_inputs(model, x, y, value_range, task)
+    radius = _checked_radius("epsilon", epsilon, leading, x)
     ball = LinfBall(x, radius, value_range)
     with evaluating(model):
-        return _ascended(model, ball, x, y, radius, steps=1)
+        return _ascended(model, ball, x, y, radius, 1, task)
 
 
 def pgd(
@@ -233,26 +240,29 @@ def pgd(
     random_start: bool = True,
     value_range: tuple[float, float] = (0.0, 1.0),
     seed: int | torch.Generator = 0,
+    task: Task = CLASSIFICATION,
 ) -> Tensor:
     """Projected gradient descent: repeated steepest-ascent steps on the loss inside the ball.
 
     Each step moves along ``sign(g)`` (linf) or ``g / |g|`` (l2), g the gradient of the
-    cross-entropy, and projects back to the ball and the valid range. Only the direction of g
-    counts, so it is taken from the log odds against the label, which point the same way as the
-    cross-entropy and do not vanish where the softmax saturates.
+    cross-entropy (or of the loss of the task), and projects back to the ball and the valid range.
+    Only the direction of g counts, so with labels it is taken from the log odds against the label,
+    which point the same way as the cross-entropy and do not vanish where the softmax saturates.
 
     Parameters
     ----------
     model : callable
-        Logits ``(*leading, classes)`` of inputs ``(*leading, *shape)``. A `torch.nn.Module` is
+        Logits ``(*leading, classes)`` of inputs ``(*leading, *shape)``; of a regression, outputs of
+        the shape of `y`. A `torch.nn.Module` is
         attacked in eval mode and given its modes back; gradients of its parameters stay untouched.
     x : torch.Tensor or array_like, (*leading, *shape)
         Clean inputs. For a module they are moved to the device and dtype of its parameters.
-    y : torch.Tensor or array_like, (*leading) integers
-        Labels; ``(B,)`` for a single network, ``(N, B)`` or ``(1, B)`` for an ensemble.
+    y : torch.Tensor or array_like, (*leading) integers or (*leading, *target_shape) floats
+        Labels; ``(B,)`` for a single network, ``(N, B)`` or ``(1, B)`` for an ensemble. Of a
+        regression the targets.
     epsilon : float or torch.Tensor
-        Radius in input units, broadcast against the shape of `y`: ``(N, 1)`` is a radius for each
-        network. Inputs of radius 0 come back bit for bit.
+        Radius in input units, broadcast against `leading`: ``(N, 1)`` is a radius for each network.
+        Inputs of radius 0 come back bit for bit.
     norm : {"linf", "l2"}
         Norm of the ball.
     steps : int
@@ -266,6 +276,9 @@ def pgd(
         Smallest and largest valid value of an input coordinate.
     seed : int or torch.Generator
         Source of the random start.
+    task : Task
+        What the network is asked for, by default the class; a `qwidgets.Regression` for targets
+        that are numbers (``data.task`` of a data set).
 
     Returns
     -------
@@ -276,7 +289,7 @@ def pgd(
     Raises
     ------
     TypeError
-        Inputs that are not floating, labels that are not integers.
+        Inputs or targets that are not floating, labels that are not integers.
     ValueError
         Epsilon or step size negative or not finite, fewer than one step, inputs outside
         `value_range`, shapes that do not match, labels that are not classes of the model, an
@@ -286,17 +299,14 @@ def pgd(
     ----------
     Madry et al., arXiv 1706.06083.
     """
-    x, y = _checked_inputs(model, x, y, value_range)
-    radius = _checked_radius("epsilon", epsilon, y)
+    x, y, leading = _checked_inputs(model, x, y, value_range, task)
+    radius = _checked_radius("epsilon", epsilon, leading, x)
     steps = _checked_count("steps", steps)
-    if step_size is None:
-        stride = 2.5 * radius / steps
-    else:
-        stride = _checked_radius("step_size", step_size, y)
+    stride = _stride(step_size, radius, steps, leading, x)
     ball = _checked_norm(norm)(x, radius, value_range)
     start = ball.random_start(_generator(seed)) if random_start else x
     with evaluating(model):
-        return _ascended(model, ball, start, y, stride, steps)
+        return _ascended(model, ball, start, y, stride, steps, task)
 
 
 def kl_pgd(
@@ -306,17 +316,18 @@ def kl_pgd(
     *,
     norm: str = "linf",
     steps: int = 10,
+    step_size: float | Tensor | None = None,
     value_range: tuple[float, float] = (0.0, 1.0),
     seed: int | torch.Generator = 0,
 ) -> Tensor:
     """PGD away from the model's own prediction: the inner maximisation of TRADES.
 
     Ascends ``KL(softmax f(x) || softmax f(x'))`` over x' in the ball around x, from a random point
-    of it (at x itself the gradient vanishes), with steps of ``2.5 * epsilon / steps``.
+    of it (at x itself the gradient vanishes).
 
     Parameters
     ----------
-    model, x, epsilon, norm, steps, value_range, seed
+    model, x, epsilon, norm, steps, step_size, value_range, seed
         As for `pgd`; there are no labels, so `epsilon` is broadcast against the shape of the logits
         without their last axis.
 
@@ -338,12 +349,23 @@ def kl_pgd(
     with evaluating(model):
         with torch.no_grad():
             prediction = model(x).softmax(-1)
-        x, y = _checked_inputs(model, x, prediction.argmax(-1), value_range)
-        radius = _checked_radius("epsilon", epsilon, y)
+        x, y, leading = _checked_inputs(
+            model, x, prediction.argmax(-1), value_range, CLASSIFICATION
+        )
+        radius = _checked_radius("epsilon", epsilon, leading, x)
         steps = _checked_count("steps", steps)
         ball = _checked_norm(norm)(x, radius, value_range)
         start = ball.random_start(_generator(seed))
-        return _ascended(model, ball, start, y, 2.5 * radius / steps, steps, prediction)
+        stride = _stride(step_size, radius, steps, leading, x)
+        return _ascended(model, ball, start, y, stride, steps, CLASSIFICATION, prediction)
+
+
+def _stride(
+    step_size: float | Tensor | None, radius: Tensor, steps: int, leading: torch.Size, x: Tensor
+) -> Tensor:
+    if step_size is None:
+        return 2.5 * radius / steps
+    return _checked_radius("step_size", step_size, leading, x)
 
 
 def _ascended(
@@ -353,11 +375,12 @@ def _ascended(
     y: Tensor,
     step_size: Tensor,
     steps: int,
+    task: Task,
     prediction: Tensor | None = None,
 ) -> Tensor:
     x = start
     for _ in range(steps):
-        _, gradient = _logits_and_gradient(model, x, y, prediction)
+        _, gradient = _outputs_and_gradient(model, x, y, task, prediction)
         x = ball.ascend(x, gradient, step_size)
     return torch.where(ball.spread(ball.epsilon) == 0, ball.center, x)
 
@@ -373,18 +396,20 @@ def robust_accuracy(
     value_range: tuple[float, float] = (0.0, 1.0),
     batch_size: int = 512,
     seed: int | torch.Generator = 0,
+    task: Task = CLASSIFICATION,
 ) -> NDArray[np.float64]:
     """Fraction of inputs still classified correctly under PGD, at each attack radius.
 
+    In a regression an output within the tolerance of the task takes the place of the right class.
     An input counts as broken at a radius if the clean input or any iterate of the attack (its
     random start included) is misclassified, there or at a smaller radius, whose example is within
     reach as well. So the curve is non-increasing, and at radius 0 it is the clean accuracy.
     The random start has the same relative position in the ball at all radii, which takes its noise
-    out of the comparison between radii. Logits that are NaN classify nothing correctly.
+    out of the comparison between radii. Outputs that are NaN are never right.
 
     Parameters
     ----------
-    model, x, y, norm, steps, value_range, seed
+    model, x, y, norm, steps, value_range, seed, task
         As for `pgd`.
     epsilons : array_like, (E,)
         Attack radii in input units, in any order.
@@ -403,52 +428,103 @@ def robust_accuracy(
     TypeError, ValueError
         As for `pgd`; also for no radii.
     """
-    x, y = _checked_inputs(model, x, y, value_range)
+    right = withstands(
+        model,
+        x,
+        y,
+        epsilons,
+        norm=norm,
+        steps=steps,
+        value_range=value_range,
+        batch_size=batch_size,
+        seed=seed,
+        task=task,
+    )
+    accuracy: NDArray[np.float64] = right.mean(-1)
+    return accuracy
+
+
+def withstands(
+    model: Model,
+    x: Tensor | ArrayLike,
+    y: Tensor | ArrayLike,
+    epsilons: ArrayLike,
+    *,
+    norm: str = "linf",
+    steps: int = 10,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    batch_size: int = 512,
+    seed: int | torch.Generator = 0,
+    task: Task = CLASSIFICATION,
+) -> NDArray[np.bool_]:
+    """Say which inputs are still classified correctly under PGD, at each attack radius.
+
+    Parameters
+    ----------
+    model, x, y, epsilons, norm, steps, value_range, batch_size, seed, task
+        As for `robust_accuracy`, which is the mean of this over the inputs.
+
+    Returns
+    -------
+    numpy.ndarray, (E, B) or (N, E, B) for an ensemble, bool
+        In the order of `epsilons` and of the inputs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `robust_accuracy`.
+    """
+    x, y, leading = _checked_inputs(model, x, y, value_range, task)
     radii, place = np.unique(_checked_radii(epsilons), return_inverse=True)
     steps = _checked_count("steps", steps)
     batch_size = _checked_count("batch_size", batch_size)
     ball_type = _checked_norm(norm)
     generator = _generator(seed)
-    axis = y.ndim - 1
+    axis = len(leading) - 1
     positive = torch.from_numpy(radii[radii > 0]).to(x.device)
     zero, copies = len(radii) - len(positive), max(1, len(positive))
-    counts = torch.zeros((*y.shape[:-1], len(radii)), dtype=torch.int64)
+    found: list[Tensor] = []
     with evaluating(model):
-        for inputs, labels in zip(
+        for inputs, answers in zip(
             x.split(max(1, batch_size // copies), axis),
             y.split(max(1, batch_size // copies), axis),
             strict=True,
         ):
-            correct = _is_correct(_logits(model, inputs, labels), labels)
-            counts[..., :zero] += correct.sum(-1, keepdim=True).cpu()
+            right = task.is_right(_outputs(model, inputs, answers, task), answers)
+            at_radii = [right.unsqueeze(-2)] * zero
             if len(positive):
                 # All radii at once: more rows for a product, fewer steps.
                 ball = ball_type(
-                    inputs.repeat(*[1] * axis, copies, *[1] * (x.ndim - y.ndim)),
-                    positive.repeat_interleave(labels.shape[-1]).expand(*y.shape[:-1], -1),
+                    _copied(inputs, axis, copies),
+                    positive.repeat_interleave(inputs.shape[axis]).expand(*leading[:-1], -1),
                     value_range,
                 )
                 start = ball.random_start(generator, copies)
-                alive = _survivors(model, ball, start, labels, correct, steps)
-                counts[..., zero:] += alive.sum(-1).cpu()
-    return counts.numpy()[..., place] / y.shape[-1]
+                at_radii.append(_survivors(model, ball, start, answers, right, steps, task))
+            found.append(torch.cat(at_radii, -2).cpu())
+    return torch.cat(found, -1).numpy()[..., place, :]
+
+
+def _copied(values: Tensor, axis: int, copies: int) -> Tensor:
+    """Repeat along the batch axis."""
+    return values.repeat(*[1] * axis, copies, *[1] * (values.ndim - axis - 1))
 
 
 def _survivors(
-    model: Model, ball: Ball, x: Tensor, y: Tensor, correct: Tensor, steps: int
+    model: Model, ball: Ball, x: Tensor, y: Tensor, right: Tensor, steps: int, task: Task
 ) -> Tensor:
-    """Which inputs stay correct at every iterate from x on, at each of E increasing radii.
+    """Which inputs stay right at every iterate from x on, at each of E increasing radii.
 
     `ball` and `x` hold the inputs at the first radius, then at the second, and so on: their batch
-    axis is E times as long as that of the labels `y` (*leading, B) and of `correct`, the inputs
-    that are correct in the first place. The result is (*leading, E, B) bool.
+    axis is E times as long as that of the answers `y` (*leading, B, ...) and of `right` (*leading,
+    B), the inputs that are right in the first place. The result is (*leading, E, B) bool.
     """
-    axis = y.ndim - 1
-    radii = ball.epsilon.shape[-1] // y.shape[-1]
-    alive = correct.unsqueeze(-2).repeat(*[1] * axis, radii, 1)
-    y = y.repeat(*[1] * axis, radii)
-    columns = torch.arange(y.shape[-1], device=y.device).expand(y.shape)
-    grain = max(1, y.shape[-1] // _SIZES)
+    axis, count = right.ndim - 1, right.shape[-1]
+    radii = ball.epsilon.shape[-1] // count
+    alive = right.unsqueeze(-2).repeat(*[1] * axis, radii, 1)
+    y = _copied(y, axis, radii)
+    columns = torch.arange(radii * count, device=y.device).expand(ball.epsilon.shape)
+    grain = max(1, radii * count // _SIZES)
     for step in range(steps + 1):
         now = alive.flatten(-2).gather(-1, columns)
         most = min(grain * math.ceil(int(now.sum(-1).max()) / grain), columns.shape[-1])
@@ -459,80 +535,61 @@ def _survivors(
             # with most survivors, so that the batch stays rectangular; the surplus stays broken.
             # Only certain sizes occur: some kernels are compiled for each.
             keep = now.int().argsort(dim=-1, descending=True, stable=True)[..., :most]
-            columns, now, y = (value.gather(-1, keep) for value in (columns, now, y))
-            x, ball = take(x, keep), ball.take(keep)
+            columns, now = columns.gather(-1, keep), now.gather(-1, keep)
+            x, y, ball = take(x, keep), take(y, keep), ball.take(keep)
         if step == steps:
-            logits = _logits(model, x, y)
+            outputs = _outputs(model, x, y, task)
         else:
-            logits, gradient = _logits_and_gradient(model, x, y)
+            outputs, gradient = _outputs_and_gradient(model, x, y, task)
             x = ball.ascend(x, gradient, 2.5 * ball.epsilon / steps)
-        survived = alive.flatten(-2).scatter(-1, columns, now & _is_correct(logits, y))
+        survived = alive.flatten(-2).scatter(-1, columns, now & task.is_right(outputs, y))
         # An input broken at a radius is broken at all larger ones.
         alive = survived.view(alive.shape).cummin(-2).values
     return alive
 
 
-def _is_correct(logits: Tensor, y: Tensor) -> Tensor:
-    # argmax takes NaN for the largest value, which would score a diverged network's first class.
-    return (logits.argmax(-1) == y) & ~logits.isnan().any(-1)
-
-
-def _logits(model: Model, x: Tensor, y: Tensor) -> Tensor:
+def _outputs(model: Model, x: Tensor, y: Tensor, task: Task) -> Tensor:
     with torch.no_grad():
-        return _checked_logits(model(x), y)
+        outputs = model(x)
+        task.check(outputs, y)
+        return outputs
 
 
-def _logits_and_gradient(
-    model: Model, x: Tensor, y: Tensor, prediction: Tensor | None = None
+def _outputs_and_gradient(
+    model: Model, x: Tensor, y: Tensor, task: Task, prediction: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Logits at x and the gradient there of what an attack ascends, both detached.
+    """Return outputs at x and the gradient there of what an attack ascends, both detached.
 
-    That is the log odds against the label y, or the divergence from a `prediction` (*leading,
-    classes), where one is given.
+    That is what the task says, or the divergence from a `prediction` (*leading, classes), where one
+    is given.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        logits = _checked_logits(model(x), y)
+        outputs = model(x)
+        task.check(outputs, y)
     gradient = None
-    if logits.requires_grad:
-        rise = logits.detach()
-        if prediction is None:
-            # The log odds rise by the softmax of the other logits, less that of y.
-            index = y.unsqueeze(-1)
-            rise = rise.scatter(-1, index, -torch.inf).softmax(-1).scatter_(-1, index, -1.0)
-        else:
-            rise = rise.softmax(-1) - prediction
-        (gradient,) = torch.autograd.grad(logits, x, rise, allow_unused=True)
+    if outputs.requires_grad:
+        rise = outputs.detach()
+        rise = task.rise(rise, y) if prediction is None else rise.softmax(-1) - prediction
+        (gradient,) = torch.autograd.grad(outputs, x, rise, allow_unused=True)
     if gradient is None:
         message = (
-            "model must compute its logits from x with differentiable torch operations, got logits "
-            "that carry no gradient to x; remove detach, no_grad or NumPy steps from it."
+            f"model must compute its {task.words} from x with differentiable torch operations, got "
+            f"{task.words} that carry no gradient to x; remove detach, no_grad or NumPy steps from "
+            "it."
         )
         raise ValueError(message)
-    return logits.detach(), gradient
-
-
-def _checked_logits(logits: Tensor, y: Tensor) -> Tensor:
-    if logits.shape[:-1] != y.shape or logits.shape[-1] <= 1:
-        message = (
-            f"model must return logits of shape {(*y.shape, 'classes')} with at least two classes, "
-            f"got {tuple(logits.shape)}."
-        )
-        raise ValueError(message)
-    largest = int(y.max())
-    if largest >= logits.shape[-1]:
-        message = (
-            f"y must hold labels in 0..{logits.shape[-1] - 1}, the classes of the model, "
-            f"got {largest}."
-        )
-        raise ValueError(message)
-    return logits
+    return outputs.detach(), gradient
 
 
 def _checked_inputs(
-    model: Model, x: Tensor | ArrayLike, y: Tensor | ArrayLike, value_range: tuple[float, float]
-) -> tuple[Tensor, Tensor]:
-    """Check inputs (*leading, *shape) and labels (*leading); give them as the model takes them."""
+    model: Model,
+    x: Tensor | ArrayLike,
+    y: Tensor | ArrayLike,
+    value_range: tuple[float, float],
+    task: Task,
+) -> tuple[Tensor, Tensor, torch.Size]:
+    """Check inputs and answers; give them as the model takes them, and their leading shape."""
     # torch.tensor copies arrays: sharing memory with a read-only one would warn.
     x, y = (value if isinstance(value, Tensor) else torch.tensor(value) for value in (x, y))
     x = x.detach()
@@ -542,21 +599,21 @@ def _checked_inputs(
             "x / 255."
         )
         raise TypeError(message)
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        message = f"y must hold integer labels, got {y.dtype}; convert it with y.long()."
-        raise TypeError(message)
+    y = task.checked(y.detach())
+    own = task.leading(y)
     if isinstance(model, nn.Module):
         parameter = next(model.parameters(), x)
         x = x.to(parameter.device, parameter.dtype)
-    fits = y.ndim >= 1 and x.ndim > y.ndim and x.shape[y.ndim - 1] == y.shape[-1]
+    axes = len(own)
+    fits = axes >= 1 and x.ndim > axes and x.shape[axes - 1] == own[-1]
     try:
-        leading = np.broadcast_shapes(x.shape[: y.ndim], y.shape)
-    except ValueError:
+        leading = torch.broadcast_shapes(x.shape[:axes], own)
+    except RuntimeError:
         fits = False
     if not fits:
         message = (
             "x must have the shape of y followed by the shape of one input, got x "
-            f"{tuple(x.shape)} with y {tuple(y.shape)}; for an ensemble give y as (N, B) or (1, B)."
+            f"{tuple(x.shape)} with y {tuple(own)}; for an ensemble give y as (N, B) or (1, B)."
         )
         raise ValueError(message)
     if x.numel() == 0:
@@ -575,17 +632,15 @@ def _checked_inputs(
             "pass the value_range they have."
         )
         raise ValueError(message)
-    if int(y.min()) < 0:
-        message = f"y must hold labels from 0 on, got {int(y.min())}."
-        raise ValueError(message)
-    y = y.to(x.device, torch.int64)
-    return x.expand(*leading, *x.shape[y.ndim :]), y.expand(leading)
+    y = y.to(x.device, x.dtype) if y.is_floating_point() else y.to(x.device)
+    y = y.expand(*leading, *y.shape[axes:])
+    return x.expand(*leading, *x.shape[axes:]), y, leading
 
 
-def _checked_radius(name: str, value: float | Tensor, y: Tensor) -> Tensor:
-    """Broadcast a length to the shape of the labels, as float64."""
+def _checked_radius(name: str, value: float | Tensor, leading: torch.Size, x: Tensor) -> Tensor:
+    """Broadcast a length to the leading shape, as float64."""
     try:
-        radius = torch.as_tensor(value, dtype=torch.float64, device=y.device).detach()
+        radius = torch.as_tensor(value, dtype=torch.float64, device=x.device).detach()
     except (TypeError, ValueError, RuntimeError):
         message = f"{name} must be a number or a tensor, got {value!r}."
         raise TypeError(message) from None
@@ -594,10 +649,10 @@ def _checked_radius(name: str, value: float | Tensor, y: Tensor) -> Tensor:
         message = f"{name} must be a finite number of at least 0, got {wrong[0].item()}."
         raise ValueError(message)
     try:
-        return radius.expand(y.shape)
+        return radius.expand(leading)
     except RuntimeError:
         message = (
-            f"{name} must be a number or broadcast against y {tuple(y.shape)}, got shape "
+            f"{name} must be a number or broadcast against y {tuple(leading)}, got shape "
             f"{tuple(radius.shape)}; one value for each network has shape (N, 1)."
         )
         raise ValueError(message) from None

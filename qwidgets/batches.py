@@ -230,7 +230,7 @@ def _advance(
         work.probes,
         **{
             name: getattr(work.probes, name).to(work.device)
-            for name in ("inputs", "labels", "packets")
+            for name in ("inputs", "y", "labels", "packets")
         },
     )
     events = train(

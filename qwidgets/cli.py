@@ -60,7 +60,10 @@ class _Commands(typer.core.TyperGroup):
         except (ImportError, MemoryError, OSError, TypeError, ValueError) as error:
             if ctx.params["debug"]:
                 raise
-            _say(_sentence(error), style="red")
+            sentence = str(error)
+            if isinstance(error, OSError) and error.filename is not None:
+                sentence = f"{error.strerror}: {error.filename}"
+            _say(sentence, style="red")
             raise typer.Exit(2) from error
 
 
@@ -77,12 +80,6 @@ app = typer.Typer(
 def _say(text: str, style: str = "") -> None:
     """Write to standard error, which leaves standard output to the results."""
     Console(stderr=True).print(Text(text, style=style), soft_wrap=True)
-
-
-def _sentence(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.strerror}: {error.filename}"
-    return str(error)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -281,44 +278,58 @@ def lab(context: typer.Context) -> None:
 @app.command()
 def reproduce(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="training, binary, bounds, mine or all.")
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="training, binary, regions, tradeoff, bounds, regression, mine (a network of your "
+            "own) or all.",
+        ),
     ],
     *,
     quick: Annotated[
         bool, typer.Option("--quick", help="Stay within ten minutes a study on two cores.")
     ] = False,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODULE:FACTORY",
-            help="For mine: a function without arguments that returns your network.",
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="For mine: an .npz file with inputs and labels, a folder with the files of MNIST "
-            "or CIFAR-10, or digits, moons, mnist or cifar10."
-        ),
-    ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder that holds the data files.")] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the results, one below it a study.")
     ] = Path("build/studies"),
     seed: _Seed = 0,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FACTORY",
+            help="For mine: what makes your torch.nn.Module, found from the current folder.",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="For mine: an .npz file with inputs and labels, a folder with the files of MNIST "
+            "or CIFAR-10, or the name of a data set.",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="For mine: a state dict to load into the model, .pt or .safetensors."),
+    ] = None,
 ) -> None:
     """Check claims of the papers: tables, figures, an interactive page, a verdict for each claim.
 
-    With mine, those that need no training, on your own network. Whatever stops it, the same command
-    goes on where it was. Of all, a study that cannot be done, for lack of data files for example,
-    is left out: the others are done, and the exit code is 2.
+    Whatever stops it, the same command goes on where it was.
     """
     from qwidgets import studies
 
-    chosen = studies.named(name, model=model, data=data, root=root, seed=seed)
+    chosen = studies.named(name, model=model, data=data, weights=weights, root=root)
     _check_output(output, free=not output.exists() or output.is_dir())
-    left_out = []
+    missing = {study.name: studies.lacking(study, root) for study in chosen}
+    if len(chosen) == 1 and missing[name]:
+        message = f"data of the study {name!r} are missing: {missing[name]}"
+        raise ValueError(message)
     for study in chosen:
+        if missing[study.name]:
+            _say(f"{study.name} is left out: {missing[study.name]}", style="yellow")
+            continue
         if not quick:
             _say(f"{study.name}: {study.cost}.")
         folder = output / study.name
@@ -327,17 +338,9 @@ def reproduce(
         except KeyboardInterrupt as error:
             _say("Stopped; what is finished is kept, the same command goes on.", style="yellow")
             raise typer.Exit(_INTERRUPTED) from error
-        except (OSError, ValueError) as error:
-            if len(chosen) == 1:
-                raise
-            left_out.append(f"{study.name} is left out: {_sentence(error)}")
-            _say(left_out[-1], style="red")
-            continue
         for claim in found.claims:
             _say(f"{claim.verdict}: {claim.text}")
         typer.echo((folder / "report.md").resolve())
-    if left_out:
-        raise ValueError(" ".join(left_out))
 
 
 @app.command()

@@ -7,29 +7,41 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from qwidgets.tasks import Regression
 from qwidgets.training import REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from qwidgets.measurement import Probes, Record
+    from qwidgets.tasks import Task
 
 _GRID = ("epsilon", "regularization")
 
 # Dimensions behind (epsilon, regularization, epoch), meaning and unit of what is measured.
 _VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
-    "train_loss": ((), "mean training loss during the epoch, of the attacked inputs", "nat"),
-    "test_loss": ((), "mean cross-entropy of the test images", "nat"),
-    "clean_accuracy": ((), "fraction of test images classified correctly", "1"),
+    "train_loss": ((), "mean training loss during the epoch, of the attacked inputs", "{unit}"),
+    "test_loss": ((), "mean {loss} of the test images", "{unit}"),
+    "clean_accuracy": ((), "fraction of test images {right}", "1"),
     "clean_accuracy_error": ((), "binomial standard error of clean_accuracy", "1"),
     "robust_accuracy": (
         ("attack_epsilon",),
-        "fraction of test images classified correctly under attack",
+        "fraction of test images {right} under attack",
         "1",
     ),
     "robust_accuracy_error": (
         ("attack_epsilon",),
         "binomial standard error of robust_accuracy",
+        "1",
+    ),
+    "label_accuracy": (
+        ("label", "attack_epsilon"),
+        "fraction of the test images of a class classified correctly under attack",
+        "1",
+    ),
+    "label_accuracy_error": (
+        ("label", "attack_epsilon"),
+        "binomial standard error of label_accuracy",
         "1",
     ),
     "position_std": (
@@ -74,7 +86,12 @@ for _name, (_meaning, _unit) in _OF_A_CLASS.items():
 
 
 # What follows from the rest of a record.
-_DERIVED = {"clean_accuracy", "clean_accuracy_error", "robust_accuracy_error"}
+_DERIVED = {
+    "clean_accuracy",
+    "clean_accuracy_error",
+    "robust_accuracy_error",
+    "label_accuracy_error",
+}
 
 
 def make_cube(
@@ -113,7 +130,12 @@ def make_cube(
     stacked = {name: np.stack([record[name] for record in records], 1) for name in records[0]}
     robust = stacked["robust_accuracy"]
     images = len(probes.labels)
+    words = _words(probes.task)
     stacked["robust_accuracy_error"] = np.sqrt(robust * (1 - robust) / images)
+    if "label_accuracy" in stacked:  # cubes that were begun before it was kept go on without it
+        label = stacked["label_accuracy"]
+        images_of = np.bincount(probes.labels.cpu(), minlength=len(probes.packets))
+        stacked["label_accuracy_error"] = np.sqrt(label * (1 - label) / images_of[:, None])
     # The same images under no attack: equal by definition, so taken from there.
     for name in ("accuracy", "accuracy_error"):
         stacked[f"clean_{name}"] = stacked[f"robust_{name}"][..., 0]
@@ -121,7 +143,7 @@ def make_cube(
         name: (
             (*_GRID, "epoch", *dimensions),
             stacked[name].reshape(*shape, *stacked[name].shape[1:]),
-            {"long_name": meaning, "units": unit},
+            {"long_name": meaning.format(**words), "units": unit.format(**words)},
         )
         for name, (dimensions, meaning, unit) in _VARIABLES.items()
         if name in stacked
@@ -151,7 +173,7 @@ def make_cube(
         ("epsilon", list(epsilon), "adversarial radius in training", radius),
         ("regularization", list(regularization), regularization_name, regularization_unit),
         ("epoch", np.arange(len(records)), "finished epochs of training", "1"),
-        ("label", np.arange(len(probes.packets)), "class", "1"),
+        ("label", np.arange(len(probes.packets)), words["label"], "1"),
         (
             "attack_epsilon",
             list(probes.attack_epsilon),
@@ -165,6 +187,37 @@ def make_cube(
         for name, values, meaning, unit in axes
     }
     return xr.Dataset(variables, coordinates, attributes)
+
+
+def _words(task: Task) -> dict[str, str]:
+    if not isinstance(task, Regression):
+        return {
+            "loss": "cross-entropy",
+            "unit": task.loss_unit,
+            "right": "classified correctly",
+            "label": "class",
+        }
+    return {
+        "loss": task.loss_name,
+        "unit": task.loss_unit,
+        "right": f"predicted within {task.tolerance:g} {task.unit}".rstrip(),
+        "label": "group of inputs",
+    }
+
+
+def task_attributes(task: Task) -> dict[str, Any]:
+    """Return what a cube says of its task: nothing for the classes that are usual.
+
+    Parameters
+    ----------
+    task : Task
+
+    Returns
+    -------
+    dict
+        Attributes; JSON takes them.
+    """
+    return {"task": task.facts} if task.facts else {}
 
 
 def records(cube: xr.Dataset) -> list[Record]:

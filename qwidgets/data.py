@@ -1,7 +1,8 @@
-"""Data sets for classification, checked when they are made.
+"""Data sets for classification and regression, checked when they are made.
 
 `load_data` gives the named data sets: digits and moons come with scikit-learn, MNIST is downloaded
-once or read from files, CIFAR-10 is read from files. `Dataset.from_arrays` takes your own arrays.
+once or read from files, CIFAR-10 is read from files, temperature fields and Friedman's function are
+drawn. `Dataset.from_arrays` takes your own arrays.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import zlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from qwidgets.tasks import CLASSIFICATION, Regression, Task
 
 if TYPE_CHECKING:
     import os
@@ -28,31 +31,39 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from qwidgets.tasks import PerSample, RegressionLoss
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """Inputs and labels for training and for testing.
+    """Inputs and labels, or inputs and targets, for training and for testing.
 
     Parameters
     ----------
     train_inputs, test_inputs : torch.Tensor, (n, *input_shape) float32
         Inputs, finite and inside `value_range`.
     train_labels, test_labels : torch.Tensor, (n,) int64
-        Class of each input, an index into `class_names`.
+        Class of each input, an index into `class_names`. Where the task is a regression, the group
+        that an input is shown and averaged with.
     class_names : tuple of str
-        At least two.
+        At least two; of a regression, names of the groups, at least one.
     value_range : (float, float)
         Smallest and largest valid value of an input coordinate; attacks stay inside.
     name : str
         What the data set is called in results.
+    task : Task
+        What is asked for: by default the class of an input, else a `qwidgets.Regression`.
+    train_targets, test_targets : torch.Tensor, (n, *target_shape) float32
+        What a regression is to predict for each input; None for classes.
 
     Raises
     ------
     TypeError
-        Inputs that are not float32 tensors or labels that are not int64 tensors.
+        Inputs or targets that are not float32 tensors, labels that are not int64 tensors.
     ValueError
-        No inputs, inputs and labels of different length, train and test inputs of different shape,
-        NaN, inputs outside `value_range`, labels that are no class, fewer than two classes.
+        Targets without a regression or the reverse, targets that are not finite; no inputs, inputs
+        and labels of different length, train and test inputs of different shape, NaN, inputs
+        outside `value_range`, labels that are no class, fewer than two classes.
     """
 
     train_inputs: Tensor
@@ -62,6 +73,9 @@ class Dataset:
     class_names: tuple[str, ...]
     value_range: tuple[float, float]
     name: str
+    task: Task = CLASSIFICATION
+    train_targets: Tensor | None = None
+    test_targets: Tensor | None = None
 
     def __post_init__(self) -> None:
         low, high = self.value_range
@@ -71,18 +85,19 @@ class Dataset:
                 f"{self.value_range}; pass the range that inputs may take."
             )
             raise ValueError(message)
-        if self.classes <= 1:
+        if self.classes <= (self.task == CLASSIFICATION):
             message = (
                 f"class_names must name at least two classes, got {self.class_names}; "
-                "a classifier needs something to tell apart."
+                "a classifier needs something to tell apart (a regression at least one group)."
             )
             raise ValueError(message)
-        for part, inputs, labels in (
-            ("train", self.train_inputs, self.train_labels),
-            ("test", self.test_inputs, self.test_labels),
+        for part, inputs, labels, targets in (
+            ("train", self.train_inputs, self.train_labels, self.train_targets),
+            ("test", self.test_inputs, self.test_labels, self.test_targets),
         ):
             _check_inputs(f"{part}_inputs", inputs, self.value_range)
             _check_labels(f"{part}_labels", labels, len(inputs), self.classes)
+            _check_targets(f"{part}_targets", targets, len(inputs), self.task)
         if self.test_inputs.shape[1:] != self.train_inputs.shape[1:]:
             message = (
                 "test_inputs must have the input shape of train_inputs, "
@@ -100,11 +115,30 @@ class Dataset:
         """Number of classes."""
         return len(self.class_names)
 
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of what a network gives for one input: logits, or an output like a target."""
+        return self.task.output_shape(self.classes)
+
+    @property
+    def train_y(self) -> Tensor:
+        """What networks learn: the labels, or the targets of a regression."""
+        return self.train_labels if self.train_targets is None else self.train_targets
+
+    @property
+    def test_y(self) -> Tensor:
+        """What networks are tested on: the labels, or the targets of a regression."""
+        return self.test_labels if self.test_targets is None else self.test_targets
+
     @cached_property
     def checksum(self) -> str:
-        """SHA-256 of the content (arrays, class names, value range) in hexadecimal."""
+        """SHA-256 of the content (arrays, class names, value range, task) in hexadecimal."""
         digest = hashlib.sha256(repr((self.class_names, self.value_range)).encode())
-        for array in (self.train_inputs, self.train_labels, self.test_inputs, self.test_labels):
+        if self.task.facts:
+            digest.update(repr(self.task.facts).encode())
+        targets = [array for array in (self.train_targets, self.test_targets) if array is not None]
+        arrays = self.train_inputs, self.train_labels, self.test_inputs, self.test_labels
+        for array in (*arrays, *targets):
             digest.update(repr((array.dtype, tuple(array.shape))).encode())
             digest.update(array.cpu().contiguous().numpy().data)
         return digest.hexdigest()
@@ -139,6 +173,8 @@ class Dataset:
             train_labels=self.train_labels[chosen_train],
             test_inputs=self.test_inputs[chosen_test],
             test_labels=self.test_labels[chosen_test],
+            train_targets=None if self.train_targets is None else self.train_targets[chosen_train],
+            test_targets=None if self.test_targets is None else self.test_targets[chosen_test],
         )
 
     @classmethod
@@ -188,53 +224,178 @@ class Dataset:
             As for `Dataset`; also test inputs without test labels or the reverse, a test fraction
             outside (0, 1) or one that leaves training or testing without inputs.
         """
-        train_x, train_y = _floats("inputs", inputs), _integers("labels", labels)
-        _check_labels("labels", train_y, len(train_x))
-        if (test_inputs is None) != (test_labels is None):
-            given, absent = (
-                ("test_labels", "test_inputs")
-                if test_inputs is None
-                else ("test_inputs", "test_labels")
-            )
-            message = f"{absent} must be given with {given}, got None; pass both or neither."
-            raise ValueError(message)
-        if test_inputs is None or test_labels is None:
-            if not 0 < test_fraction < 1:
-                message = f"test_fraction must lie between 0 and 1, got {test_fraction}."
-                raise ValueError(message)
-            count = round(test_fraction * len(train_y))
-            if not 0 < count < len(train_y):
-                message = (
-                    "test_fraction must leave inputs for training and for testing, got "
-                    f"{test_fraction} of {len(train_y)} inputs; pass test_inputs and test_labels."
-                )
-                raise ValueError(message)
-            rest, held_out = _stratified_split(train_y.numpy(), count, seed)
-            test_x, test_y = train_x[held_out], train_y[held_out]
-            train_x, train_y = train_x[rest], train_y[rest]
-        else:
-            test_x, test_y = (
-                _floats("test_inputs", test_inputs),
-                _integers("test_labels", test_labels),
-            )
-            _check_labels("test_labels", test_y, len(test_x))
+        both = _both_parts(inputs, labels, test_inputs, test_labels, test_fraction, seed)
         if class_names is None:
-            largest = int(max(train_y.max(), test_y.max()))
+            largest = int(max(both.train_labels.max(), both.test_labels.max()))
             class_names = [str(label) for label in range(largest + 1)]
-        if value_range is None:
-            value_range = (
-                float(min(train_x.min(), test_x.min())),
-                float(max(train_x.max(), test_x.max())),
-            )
         return cls(
-            train_inputs=train_x,
-            train_labels=train_y,
-            test_inputs=test_x,
-            test_labels=test_y,
+            train_inputs=both.train_inputs,
+            train_labels=both.train_labels,
+            test_inputs=both.test_inputs,
+            test_labels=both.test_labels,
             class_names=tuple(class_names),
-            value_range=(float(value_range[0]), float(value_range[1])),
+            value_range=both.value_range(value_range),
             name=name,
         )
+
+    @classmethod
+    def for_regression(
+        cls,
+        inputs: ArrayLike | Tensor,
+        targets: ArrayLike | Tensor,
+        *,
+        groups: ArrayLike | Tensor | None = None,
+        test_inputs: ArrayLike | Tensor | None = None,
+        test_targets: ArrayLike | Tensor | None = None,
+        test_groups: ArrayLike | Tensor | None = None,
+        test_fraction: float = 0.2,
+        loss: RegressionLoss | PerSample = "squared",
+        tolerance: float | None = None,
+        unit: str = "",
+        group_names: Sequence[str] | None = None,
+        value_range: tuple[float, float] | None = None,
+        name: str = "custom",
+        seed: int = 0,
+    ) -> Dataset:
+        """Make a data set of your own arrays whose targets are numbers, not classes.
+
+        Parameters
+        ----------
+        inputs : array_like or torch.Tensor, (n, *input_shape)
+            Numbers; converted to float32.
+        targets : array_like or torch.Tensor, (n,) or (n, *target_shape)
+            What is to be predicted for each input, converted to float32; ``(n,)`` is taken as
+            ``(n, 1)``.
+        groups : array_like or torch.Tensor, (n,) integers, optional
+            Which inputs are shown and averaged together, from 0; by default one group of all.
+        test_inputs, test_targets, test_groups : array_like or torch.Tensor, optional
+            Test data; without it, part of `inputs` is set aside.
+        test_fraction : float
+            Share of each group set aside for testing where no test data is given, in (0, 1).
+        loss, unit
+            Of the `qwidgets.Regression`.
+        tolerance : float, optional
+            Of the `qwidgets.Regression`, in the unit of the targets: the error up to which an
+            output counts as right. By default a third of the standard deviation of the training
+            targets around their mean.
+        group_names : sequence of str, optional
+            By default ``"all"`` for a single group, ``"0"``, ``"1"``, ... for several.
+        value_range : (float, float), optional
+            Smallest and largest valid input value; by default those that occur.
+        name : str
+            What the data set is called in results.
+        seed : int
+            Seed of the choice of test inputs.
+
+        Returns
+        -------
+        Dataset
+
+        Raises
+        ------
+        TypeError
+            Inputs or targets that are not numbers, groups that are not integers.
+        ValueError
+            As for `Dataset` and `qwidgets.Regression`; also inputs and targets of different length,
+            test inputs without test targets or the reverse, a test fraction as for `from_arrays`.
+
+        Examples
+        --------
+        >>> import numpy as np, qwidgets as qw
+        >>> x = np.random.default_rng(0).random((200, 3))
+        >>> data = qw.Dataset.for_regression(x, x.sum(1), tolerance=0.1, value_range=(0, 1))
+        >>> data.test_targets.shape
+        torch.Size([40, 1])
+        """
+        y = _target_rows("targets", targets, inputs)
+        _check_pair("test_inputs", test_inputs, "test_targets", test_targets)
+        labels = _integers("groups", np.zeros(len(y), int) if groups is None else groups)
+        test_y, test_labels = None, None
+        if test_targets is not None:
+            test_y = _target_rows("test_targets", test_targets, test_inputs)
+            given = np.zeros(len(test_y), int) if test_groups is None else test_groups
+            test_labels = _integers("test_groups", given)
+        both = _both_parts(inputs, labels, test_inputs, test_labels, test_fraction, seed)
+        if test_y is None:
+            y, test_y = y[both.rest], y[both.held_out]
+        count = int(max(both.train_labels.max(), both.test_labels.max())) + 1
+        if group_names is None:
+            group_names = ["all"] if count == 1 else [str(group) for group in range(count)]
+        if tolerance is None:
+            tolerance = float((y - y.mean(0)).square().mean().sqrt()) / 3
+        task = Regression(
+            target_shape=tuple(y.shape[1:]), tolerance=tolerance, loss=loss, unit=unit
+        )
+        return cls(
+            train_inputs=both.train_inputs,
+            train_labels=both.train_labels,
+            train_targets=y,
+            test_inputs=both.test_inputs,
+            test_labels=both.test_labels,
+            test_targets=test_y,
+            class_names=tuple(group_names),
+            value_range=both.value_range(value_range),
+            name=name,
+            task=task,
+        )
+
+
+class _Both(NamedTuple):
+    """Arrays for training and testing; where one was split, which inputs came where."""
+
+    train_inputs: Tensor
+    train_labels: Tensor
+    test_inputs: Tensor
+    test_labels: Tensor
+    rest: NDArray[np.int64] | None = None
+    held_out: NDArray[np.int64] | None = None
+
+    def value_range(self, given: tuple[float, float] | None) -> tuple[float, float]:
+        """Take the range that was given, or that of what occurs."""
+        if given is not None:
+            return float(given[0]), float(given[1])
+        return (
+            float(min(self.train_inputs.min(), self.test_inputs.min())),
+            float(max(self.train_inputs.max(), self.test_inputs.max())),
+        )
+
+
+def _both_parts(
+    inputs: ArrayLike | Tensor,
+    labels: ArrayLike | Tensor,
+    test_inputs: ArrayLike | Tensor | None,
+    test_labels: ArrayLike | Tensor | None,
+    test_fraction: float,
+    seed: int,
+) -> _Both:
+    """Convert arrays, and set part of them aside where there is nothing to test on."""
+    x, y = _floats("inputs", inputs), _integers("labels", labels)
+    _check_labels("labels", y, len(x))
+    _check_pair("test_inputs", test_inputs, "test_labels", test_labels)
+    if test_inputs is not None and test_labels is not None:
+        test_x = _floats("test_inputs", test_inputs)
+        test_y = _integers("test_labels", test_labels)
+        _check_labels("test_labels", test_y, len(test_x))
+        return _Both(x, y, test_x, test_y)
+    if not 0 < test_fraction < 1:
+        message = f"test_fraction must lie between 0 and 1, got {test_fraction}."
+        raise ValueError(message)
+    count = round(test_fraction * len(y))
+    if not 0 < count < len(y):
+        message = (
+            "test_fraction must leave inputs for training and for testing, got "
+            f"{test_fraction} of {len(y)} inputs; pass test_inputs and what belongs to them."
+        )
+        raise ValueError(message)
+    rest, held_out = _stratified_split(y.numpy(), count, seed)
+    return _Both(x[rest], y[rest], x[held_out], y[held_out], rest, held_out)
+
+
+def _check_pair(inputs: str, x: object, answers: str, y: object) -> None:
+    if (x is None) != (y is None):
+        given, absent = (answers, inputs) if x is None else (inputs, answers)
+        message = f"{absent} must be given with {given}, got None; pass both or neither."
+        raise ValueError(message)
 
 
 def _check_inputs(name: str, inputs: object, value_range: tuple[float, float]) -> None:
@@ -287,6 +448,43 @@ def _check_labels(name: str, labels: object, count: int, classes: int | None = N
             "number the classes from 0 and name them all."
         )
         raise ValueError(message)
+
+
+def _check_targets(name: str, targets: object, count: int, task: Task) -> None:
+    if not isinstance(task, Regression):
+        if targets is not None:
+            message = (
+                f"{name} must be None for classes, got {type(targets).__name__}; "
+                "Dataset.for_regression makes data sets with targets."
+            )
+            raise ValueError(message)
+        return
+    if not isinstance(targets, Tensor) or targets.dtype != torch.float32:
+        message = (
+            f"{name} must be a float32 tensor, got {getattr(targets, 'dtype', type(targets))}; "
+            "Dataset.for_regression converts arrays."
+        )
+        raise TypeError(message)
+    if tuple(targets.shape) != (count, *task.target_shape):
+        message = (
+            f"{name} must hold one target of shape {task.target_shape} for each of the {count} "
+            f"inputs, got shape {tuple(targets.shape)}."
+        )
+        raise ValueError(message)
+    if not targets.isfinite().all():
+        message = f"{name} must be finite, got NaN or infinity; leave those inputs out."
+        raise ValueError(message)
+
+
+def _target_rows(name: str, targets: ArrayLike | Tensor, inputs: Any) -> Tensor:
+    """Targets as (n, *target_shape), one for each input."""
+    array = np.asarray(targets.detach().cpu() if isinstance(targets, Tensor) else targets)
+    y = _floats(name, array[:, None] if array.ndim == 1 else array)
+    count = (*np.shape(inputs), 0)[0]
+    if len(y) != count:
+        message = f"{name} must hold one target for each of the {count} inputs, got {len(y)}."
+        raise ValueError(message)
+    return y
 
 
 def _floats(name: str, values: ArrayLike | Tensor) -> Tensor:
@@ -351,6 +549,9 @@ class _Source(NamedTuple):
     class_names: tuple[str, ...]
     value_range: tuple[float, float]
     scale: float
+    task: Task = CLASSIFICATION
+    train_targets: NDArray[np.float32] | None = None
+    test_targets: NDArray[np.float32] | None = None
 
 
 def load_data(
@@ -365,11 +566,17 @@ def load_data(
 
     Parameters
     ----------
-    name : {"digits", "moons", "mnist", "cifar10"}
+    name : {"digits", "moons", "mnist", "cifar10", "temperature", "friedman"}
         ``"digits"``: 8 x 8 images that come with scikit-learn, ``(1, 8, 8)`` in [0, 1], 1437 to
         train and 360 to test. ``"moons"``: two interleaved half circles in the plane, ``(2,)``,
         2000 and 1000. ``"mnist"``: ``(1, 28, 28)`` in [0, 1], 60,000 and 10,000. ``"cifar10"``:
-        ``(3, 32, 32)`` in [0, 1], as many as the files hold.
+        ``(3, 32, 32)`` in [0, 1], as many as the files hold. Two are regressions with the squared
+        error as their loss. ``"temperature"``: fill a smooth field of temperatures, a target ``(1,
+        16, 16)`` in kelvin around the mean of the climate, from about 24 stations and the elevation
+        of the ground, ``(3, 16, 16)`` in [-1, 1]; right within 1.5 K, 1500 and 300, in three kinds
+        of weather (see the notes). ``"friedman"``: Friedman's function of five of ten numbers,
+        ``(10,)`` in [0, 1], with noise of standard deviation 1 in the training targets; right
+        within 1, 1500 and 500.
     root : path, optional
         Folder with the files of ``"mnist"`` (IDX) or ``"cifar10"`` (binary version), plain or
         gzip, directly or in a folder of that name. MNIST without a root is downloaded once to the
@@ -378,7 +585,7 @@ def load_data(
     train_size, test_size : int, optional
         Keep that many inputs, chosen as by `Dataset.subset`; by default all.
     seed : int
-        Seed of the digits' split and of the moons' draw.
+        Seed of the digits' split and of all that is drawn.
 
     Returns
     -------
@@ -395,6 +602,18 @@ def load_data(
     ValueError
         An unknown name, a size that the data set does not have, a file that is truncated,
         corrupted or of another kind, a root where none is used.
+
+    Notes
+    -----
+    A field of ``"temperature"`` is ``offset + 3 K g1 - 2 K elevation``: the offset is normal with a
+    standard deviation of 1 K around -4, 0 or 4 K in cold, mild and warm weather; g1 and the field
+    g2 behind the elevation ``tanh(g2)`` are independent periodic Gaussian random fields of unit
+    variance whose correlation falls as ``exp(-r^2 / (2 L^2))``, r in pixels, L = 5 for g1 and 2 for
+    g2. The channels of an input are: the temperature at the stations as ``T / 20 K`` cut to [-1,
+    1], 0 where there is none; 1 at the stations, else 0; and the elevation. Each pixel has a
+    station with probability 24 / 256. The function of ``"friedman"`` is ``10 sin(pi x1 x2) + 20 (x3
+    - 1/2)^2 + 10 x4 + 5 x5`` (Friedman, "Multivariate adaptive regression splines", Ann. Statist.
+    19, 1991).
     """
     if name not in _SOURCES:
         near = difflib.get_close_matches(str(name), _SOURCES, n=1)
@@ -419,7 +638,14 @@ def load_data(
         class_names=source.class_names,
         value_range=source.value_range,
         name=name,
+        task=source.task,
+        train_targets=_taken(source.train_targets, train),
+        test_targets=_taken(source.test_targets, test),
     )
+
+
+def _taken(targets: NDArray[np.float32] | None, chosen: NDArray[np.int64]) -> Tensor | None:
+    return None if targets is None else torch.from_numpy(targets[chosen])
 
 
 def _digits(root: Path | None, seed: int) -> _Source:
@@ -446,6 +672,69 @@ def _moons(root: Path | None, seed: int) -> _Source:
     bounds = (float(points.min() - margin), float(points.max() + margin))
     names = ("upper", "lower")
     return _Source(points[train], labels[train], points[test], labels[test], names, bounds, 1.0)
+
+
+_SIDE = 16
+_WEATHERS = ("cold", "mild", "warm")
+_STATIONS = 24
+
+
+def _temperature(root: Path | None, seed: int) -> _Source:
+    _refuse_root("temperature", root)
+    random = np.random.default_rng(seed)
+    train, count = 1500, 1800
+    weather = np.arange(count) % len(_WEATHERS)
+    offset = 4.0 * (weather - 1) + random.standard_normal(count)
+    elevation = np.tanh(_random_fields(random, count, 2.0))
+    field = offset[:, None, None] + 3 * _random_fields(random, count, 5.0) - 2 * elevation
+    station = random.random(field.shape) < _STATIONS / _SIDE**2
+    reading = np.where(station, np.clip(field / 20, -1, 1), 0)
+    inputs = np.stack([reading, station, elevation], 1)
+    targets = field[:, None].astype(np.float32)
+    return _Source(
+        *(inputs[:train], weather[:train], inputs[train:], weather[train:]),
+        _WEATHERS,
+        (-1.0, 1.0),
+        1.0,
+        Regression(target_shape=(1, _SIDE, _SIDE), tolerance=1.5, unit="K"),
+        targets[:train],
+        targets[train:],
+    )
+
+
+def _random_fields(random: np.random.Generator, count: int, length: float) -> NDArray[np.float64]:
+    """Periodic Gaussian random fields (count, side, side) with unit variance at every pixel."""
+    k = 2 * np.pi * np.fft.fftfreq(_SIDE)
+    # The transform of exp(-r^2 / (2 L^2)), so that its root filters white noise to it.
+    spectrum = np.exp(-(k[:, None] ** 2 + k**2) * length**2 / 2)
+    noise = np.fft.fft2(random.standard_normal((count, _SIDE, _SIDE)))
+    fields = np.fft.ifft2(noise * np.sqrt(spectrum / spectrum.mean())).real
+    return np.asarray(fields, dtype=np.float64)
+
+
+def _friedman(root: Path | None, seed: int) -> _Source:
+    _refuse_root("friedman", root)
+    random = np.random.default_rng(seed)
+    train, count = 1500, 2000
+    x = random.random((count, 10)).astype(np.float32)
+    y = (
+        10 * np.sin(np.pi * x[:, 0] * x[:, 1])
+        + 20 * (x[:, 2] - 0.5) ** 2
+        + 10 * x[:, 3]
+        + 5 * x[:, 4]
+    )
+    noise = random.standard_normal(train)
+    targets = y[:, None].astype(np.float32)
+    group = np.zeros(count, np.int64)
+    return _Source(
+        *(x[:train], group[:train], x[train:], group[train:]),
+        ("all",),
+        (0.0, 1.0),
+        1.0,
+        Regression(target_shape=(1,), tolerance=1.0),
+        (targets[:train] + noise[:, None]).astype(np.float32),
+        targets[train:],
+    )
 
 
 def _refuse_root(name: str, root: Path | None) -> None:
@@ -664,4 +953,6 @@ _SOURCES: dict[str, Callable[[Path | None, int], _Source]] = {
     "moons": _moons,
     "mnist": _mnist,
     "cifar10": _cifar10,
+    "temperature": _temperature,
+    "friedman": _friedman,
 }

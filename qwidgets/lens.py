@@ -12,19 +12,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
 from qwidgets.attacks import pgd
 from qwidgets.domain import Neighborhood
 from qwidgets.models import evaluating, packet_loss
 from qwidgets.moments import iterate_uncertainty
+from qwidgets.tasks import CLASSIFICATION
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
     from torch import Tensor, nn
 
     from qwidgets.moments import Uncertainty
+    from qwidgets.tasks import Task
 
 SAMPLES = 2048
 _HALF_PRECISION = {torch.float16, torch.bfloat16}
@@ -38,12 +41,16 @@ class Lens:
     ----------
     image, attacked : ndarray, shape (*input_shape), float32
         The image, and what PGD made of it.
-    label : int
-        Its class.
+    y : int or ndarray, shape (*target_shape), float64
+        Its class, or its target.
     epsilon : float
         Radius of the attack, input units.
-    probability, attacked_probability : ndarray, shape (classes,), float64
-        What the network says of the one and of the other: softmax of its logits.
+    output, attacked_output : ndarray, shape (*output_shape), float64
+        What the network says of the one and of the other: logits, or an output like the target.
+    loss, attacked_loss : float
+        The loss of both.
+    task : Task
+        What is asked for.
     radius : float
         Of the l-infinity ball around the image, cut to the valid range, in which the spreads are
         measured; input units.
@@ -60,11 +67,14 @@ class Lens:
 
     image: NDArray[np.float32]
     attacked: NDArray[np.float32]
-    label: int
+    y: int | NDArray[np.float64]
     epsilon: float
-    probability: NDArray[np.float64]
-    attacked_probability: NDArray[np.float64]
+    output: NDArray[np.float64]
+    attacked_output: NDArray[np.float64]
+    loss: float
+    attacked_loss: float
     radius: float
+    task: Task = CLASSIFICATION
     position_std: NDArray[np.float64] | None = None
     momentum_std: NDArray[np.float64] | None = None
     position_std_error: NDArray[np.float64] | None = None
@@ -77,11 +87,21 @@ class Lens:
         """What the attack added to the image."""
         return self.attacked - self.image
 
+    @property
+    def probability(self) -> NDArray[np.float64]:
+        """Probability of each class for the image: softmax of the logits."""
+        return np.asarray(softmax(self.output), dtype=np.float64)
+
+    @property
+    def attacked_probability(self) -> NDArray[np.float64]:
+        """Probability of each class for the attacked image."""
+        return np.asarray(softmax(self.attacked_output), dtype=np.float64)
+
 
 def lens(
     model: nn.Module,
     image: Tensor,
-    label: int,
+    label: int | ArrayLike | Tensor,
     *,
     epsilon: float,
     radius: float,
@@ -90,18 +110,19 @@ def lens(
     value_range: tuple[float, float] = (0.0, 1.0),
     samples: int = SAMPLES,
     seed: int = 0,
+    task: Task = CLASSIFICATION,
 ) -> Lens:
     """Attack one image, and measure the spreads of its pixels in the ball around it.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Maps ``(n, *input_shape)`` to logits; evaluated in eval mode, in single precision where its
-        weights are in half.
+        Maps ``(n, *input_shape)`` to logits, or to outputs of the shape of the target; evaluated in
+        eval mode, in single precision where its weights are in half.
     image : Tensor, shape (*input_shape)
         Inside `value_range`.
-    label : int
-        Its class: the attack leads away from it, and it is the label of the loss.
+    label : int, or array_like, shape (*target_shape)
+        Its class, of a regression its target: the attack leads away from it, and the loss is at it.
     epsilon : float
         Radius of the attack, in `norm`.
     radius : float
@@ -116,6 +137,8 @@ def lens(
         Evaluations for the spreads; see `qwidgets.uncertainty`.
     seed : int
         Of the attack's start and of the samples.
+    task : Task
+        By default to name the class; a `qwidgets.Regression` for a target.
 
     Returns
     -------
@@ -147,6 +170,7 @@ def lens(
         value_range=value_range,
         samples=samples,
         seed=seed,
+        task=task,
     )
     return last
 
@@ -154,7 +178,7 @@ def lens(
 def iterate_lens(
     model: nn.Module,
     image: Tensor,
-    label: int,
+    label: int | ArrayLike | Tensor,
     *,
     epsilon: float,
     radius: float,
@@ -163,12 +187,13 @@ def iterate_lens(
     value_range: tuple[float, float] = (0.0, 1.0),
     samples: int = SAMPLES,
     seed: int = 0,
+    task: Task = CLASSIFICATION,
 ) -> Generator[Lens]:
     """Do what `lens` does, first the attack, then the spreads in rounds of growing precision.
 
     Parameters
     ----------
-    model, image, label, epsilon, radius, norm, steps, value_range, samples, seed
+    model, image, label, epsilon, radius, norm, steps, value_range, samples, seed, task
         As of `lens`.
 
     Yields
@@ -184,29 +209,37 @@ def iterate_lens(
     if any(parameter.dtype in _HALF_PRECISION for parameter in model.parameters()):
         model = copy.deepcopy(model).float()
     shape = tuple(image.shape)
-    loss = packet_loss(model, label, shape)
+    loss = packet_loss(model, label, shape, task=task)
+    if len(loss.y) != 1:
+        message = f"label must be one, the image's, got {len(loss.y)}; look at one image at a time."
+        raise ValueError(message)
     attacked = pgd(
         model,
         image[None],
-        torch.tensor([label]),
+        loss.y,
         epsilon,
         norm=norm,
         steps=steps,
         value_range=value_range,
         seed=seed,
+        task=task,
     )
     place = attacked.device, attacked.dtype
     with torch.no_grad(), evaluating(model):
-        logits = model(torch.cat([image[None].to(*place), attacked])).double().cpu()
-    probability, attacked_probability = logits.softmax(-1).numpy()
+        outputs = model(torch.cat([image[None].to(*place), attacked])).double().cpu()
+    clean_loss, attacked_loss = task.losses(outputs, loss.y.expand(2, *task.target_shape)).tolist()
+    output, attacked_output = outputs.numpy()
     found = Lens(
         image=image.detach().cpu().float().numpy(),
         attacked=attacked[0].cpu().float().numpy(),
-        label=label,
+        y=int(loss.y[0]) if task == CLASSIFICATION else loss.y[0].numpy(),
         epsilon=float(epsilon),
-        probability=probability,
-        attacked_probability=attacked_probability,
+        output=output,
+        attacked_output=attacked_output,
+        loss=clean_loss,
+        attacked_loss=attacked_loss,
         radius=float(radius),
+        task=task,
     )
     yield found
     ball = Neighborhood(image.detach().cpu().reshape(1, -1), radius, clip=value_range)

@@ -1,10 +1,11 @@
 """What a sweep measures on all its networks after an epoch.
 
-Accuracy and loss on the test images, the robust accuracy curve, and for a few probe images of each
-label the packet along the attack: the loss along the line through the image in the direction of its
-own input gradient, seen through a Gaussian window (theory: "The packet along the attack"). All
-networks are measured together in float32; `qwidgets.section` is the same measurement of one line of
-one network in float64.
+Accuracy (right classes, or outputs within the tolerance of a regression) and loss on the test
+images, the robust accuracy curve, and for a few probe images of each label the packet along the
+attack: the loss along the line through the image in the direction of its own input gradient, seen
+through a Gaussian window (theory: "The packet along the attack"). All networks are measured
+together in float32; `qwidgets.section` is the same measurement of one line of one network in
+float64.
 """
 
 from __future__ import annotations
@@ -17,10 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from scipy.special import betainc
-from torch.nn import functional
 
-from qwidgets.attacks import pgd, robust_accuracy
-from qwidgets.models import log_odds_against
+from qwidgets.attacks import pgd, withstands
 from qwidgets.section import PacketMoments, packet_moments
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from qwidgets.models import BatchedForward, Strategy
+    from qwidgets.tasks import Task
 
     Record = dict[str, NDArray[Any]]
 
@@ -49,13 +49,19 @@ class Probes:
     ----------
     inputs : Tensor, shape (M, ...), float32
         Test images.
+    y : Tensor, shape (M, ...)
+        Their labels, or the targets of a regression.
     labels : Tensor, shape (M,), int64
-        Their labels.
+        Their classes or groups.
+    task : Task
+        What networks are asked for.
     packets : Tensor, shape (L, K), int64
         For each of the L labels the positions in ``inputs`` of its K probe images; the first one is
         the reference image whose packet is kept.
     width : float
         Standard deviation s of the Gaussian window, input units.
+    neighborhood_samples : int
+        Evaluations for the neighborhood of each label.
     points : int
         Points of the trapezoid rule on [-8 s, 8 s]; one more than a multiple of ``thinning``.
     thinning : int
@@ -75,7 +81,9 @@ class Probes:
     """
 
     inputs: Tensor
+    y: Tensor
     labels: Tensor
+    task: Task
     packets: Tensor
     width: float
     reference_epsilon: float
@@ -84,6 +92,7 @@ class Probes:
     norm: Literal["linf", "l2"]
     value_range: tuple[float, float]
     seed: int
+    neighborhood_samples: int = 1024
     points: int = 129
     thinning: int = 1
 
@@ -113,7 +122,7 @@ def measure(
     Parameters
     ----------
     forward : BatchedForward
-        ``forward(parameters, x) -> logits`` (N, B, C).
+        ``forward(parameters, x) -> outputs`` (N, B, ...), logits (N, B, C) of classifiers.
     parameters : mapping of str to Tensor, shape (N, ...)
         Weights of the networks.
     probes : Probes
@@ -127,8 +136,9 @@ def measure(
     Returns
     -------
     dict of str to ndarray
-        ``test_loss`` (N,), ``robust_accuracy`` (N, A), ``position_std``, ``momentum_std``,
-        ``uncertainty_product`` and each with ``_error`` (N, L), ``undefined_packets`` (N, L),
+        ``test_loss`` (N,), ``robust_accuracy`` (N, A), ``label_accuracy`` (N, L, A), the same of
+        each label, ``position_std``, ``momentum_std``, ``uncertainty_product`` and each with
+        ``_error`` (N, L), ``undefined_packets`` (N, L),
         ``packet`` (N, L, T'). A network with weights that are not finite has NaN everywhere.
     """
     first = next(iter(parameters.values()))
@@ -139,7 +149,8 @@ def measure(
     abreast = 1 if first.device.type == "cpu" else len(first)
     per_image = abreast * len(probes.attack_epsilon) * probes.inputs[0].numel()
     images = max(1, VALUES_PER_ATTACK // per_image)
-    attacked = list(zip(probes.inputs.split(images), probes.labels.split(images), strict=True))
+    parts_of = (probes.inputs, probes.y, probes.labels)
+    attacked = list(zip(*(values.split(images) for values in parts_of), strict=True))
     points = points_at_once(forward.strategy, probes.inputs[0].numel())
     lines = probes.packets.flatten().split(max(1, points // (abreast * probes.points)))
     groups = [
@@ -148,17 +159,20 @@ def measure(
     ]
     units, unit = len(groups) * (len(attacked) + len(lines)), 0
 
+    of_label = np.eye(len(probes.packets))
     test_loss, correct, packets = [], [], []
     for group in groups:
         starts = torch.Generator(first.device).manual_seed(probes.seed)
         loss = torch.zeros(abreast, dtype=torch.float64, device=first.device)
-        count = np.zeros((abreast, len(probes.attack_epsilon)))
-        for x, y in attacked:
-            everywhere = y.expand(abreast, -1)
+        count = np.zeros((abreast, len(probes.attack_epsilon), len(probes.packets)))
+        for x, y, of in attacked:
+            everywhere = y.expand(abreast, *y.shape)
             with one_thread():
                 with torch.no_grad():
-                    loss += _cross_entropy(forward(group, x), everywhere).double().sum(1)
-                accuracy = robust_accuracy(
+                    outputs = forward(group, x)
+                    probes.task.check(outputs, everywhere)
+                    loss += probes.task.losses(outputs, everywhere).double().sum(1)
+                survived = withstands(
                     partial(forward, group),
                     x.expand(abreast, *x.shape),
                     everywhere,
@@ -168,22 +182,25 @@ def measure(
                     value_range=probes.value_range,
                     batch_size=len(y) * len(probes.attack_epsilon),
                     seed=starts,
+                    task=probes.task,
                 )
             # Whole numbers of images: adding them up is exact.
-            count += np.rint(accuracy * len(y))
+            count += survived @ of_label[of.cpu().numpy()]
             unit += 1
             yield unit / units
         test_loss.append(loss)
         correct.append(count)
         parts = []
         for some in lines:
-            x, y = probes.inputs[some], probes.labels[some]
+            x, y = probes.inputs[some], probes.y[some]
             with one_thread():
                 parts.append(_packets(forward, group, x, y, probes))
             unit += 1
             yield unit / units
         packets.append(_joined(parts, 1))
 
+    survivors = np.concatenate(correct)
+    images_of = of_label[probes.labels.cpu().numpy()].sum(0)
     everything = _joined(packets, 0)
     labels, each = probes.packets.shape
     position, momentum, product = (
@@ -193,7 +210,8 @@ def measure(
     reference = everything.amplitude[:, ::each, :: probes.thinning]
     record: Record = {
         "test_loss": (torch.cat(test_loss) / len(probes.labels)).cpu().numpy(),
-        "robust_accuracy": np.concatenate(correct) / len(probes.labels),
+        "robust_accuracy": survivors.sum(-1) / len(probes.labels),
+        "label_accuracy": (survivors / images_of).swapaxes(1, 2),
         "packet": reference.float().cpu().numpy(),
         "undefined_packets": np.isnan(product).sum(-1),
     }
@@ -203,7 +221,7 @@ def measure(
         ("uncertainty_product", product),
     ):
         record[name], record[f"{name}_error"] = median_with_error(values)
-    for name in ("test_loss", "robust_accuracy"):
+    for name in ("test_loss", "robust_accuracy", "label_accuracy"):
         record[name][broken] = np.nan
     return record
 
@@ -256,11 +274,6 @@ def median_with_error(
     return median, np.where(count[..., 0] > 1, np.sqrt(variance), np.nan)
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy in nats; keeps its relative precision where the softmax saturates."""
-    return functional.softplus(log_odds_against(logits, labels), threshold=40.0)
-
-
 def _joined(packets: Sequence[PacketMoments[Tensor]], axis: int) -> PacketMoments[Tensor]:
     return PacketMoments(*(torch.cat(values, axis) for values in zip(*packets, strict=True)))
 
@@ -275,8 +288,8 @@ def _packets(
     """Packets (N, K) of K images (K, ...), on the line through each in each network's direction."""
     directions = _directions(forward, parameters, x, y, probes)
     t = probes.t.to(x).repeat(*directions.shape[:2], 1).requires_grad_()
-    logits = forward.along(parameters, x, directions, t)
-    loss = _cross_entropy(logits, y.unsqueeze(1).expand(t.shape))
+    outputs = forward.along(parameters, x, directions, t)
+    loss = probes.task.losses(outputs, y.unsqueeze(1).expand(*t.shape, *y.shape[1:]))
     (slope,) = torch.autograd.grad(loss.sum(), t)
     return packet_moments(probes.t, loss, slope, probes.width)
 
@@ -290,14 +303,15 @@ def _directions(
 ) -> Tensor:
     """Return the unit direction (N, K, ...) in which each network attacks each of K images.
 
-    It is the input gradient of the loss, taken from the log odds, which point the same way and do
-    not vanish where the softmax saturates. Where even that is zero, the PGD displacement.
+    It is the input gradient of the loss, with classes taken from the log odds, which point the same
+    way and do not vanish where the softmax saturates. Where even that is zero, the displacement by
+    PGD.
     """
     networks = len(next(iter(parameters.values())))
-    everywhere, y = x.expand(networks, *x.shape), y.expand(networks, -1)
+    everywhere, y = x.expand(networks, *x.shape), y.expand(networks, *y.shape)
     leaf = everywhere.clone().requires_grad_()
-    odds = log_odds_against(forward(parameters, leaf), y)
-    (gradient,) = torch.autograd.grad(odds.sum(), leaf)
+    climbed = probes.task.climbed(forward(parameters, leaf), y)
+    (gradient,) = torch.autograd.grad(climbed.sum(), leaf)
     gradient = gradient.flatten(2)
     largest = gradient.abs().amax(2, keepdim=True)
     if (largest == 0).any():
@@ -309,6 +323,7 @@ def _directions(
             norm=probes.norm,
             value_range=probes.value_range,
             seed=probes.seed,
+            task=probes.task,
         )
         gradient = torch.where(largest == 0, (moved - everywhere).flatten(2), gradient)
         largest = gradient.abs().amax(2, keepdim=True)

@@ -1,7 +1,7 @@
 """Networks, and how many of them run as one program.
 
-`build_model` makes a small classifier for a data set from an explicit seed. `stack_parameters`
-puts N networks of one architecture side by side, every tensor with a leading axis N, and
+`build_model` makes a small network for a data set from an explicit seed. `stack_parameters` puts N
+networks of one architecture side by side, every tensor with a leading axis N, and
 `batched_forward` evaluates them together. `packet_loss` turns a network into the loss function
 whose uncertainty is measured.
 """
@@ -14,7 +14,7 @@ import itertools
 import math
 import operator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, final, get_args
+from typing import TYPE_CHECKING, Any, Literal, final, get_args
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qwidgets.gate import pass_gate
+from qwidgets.tasks import CLASSIFICATION, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,7 +43,7 @@ _LARGEST_SMALL_IMAGE = 16
 
 
 def build_model(name: str, data: Dataset, *, seed: int = 0) -> nn.Module:
-    """Build an untrained classifier that fits the inputs and classes of a data set.
+    """Build an untrained network that fits the inputs and the classes or targets of a data set.
 
     Parameters
     ----------
@@ -53,21 +54,24 @@ def build_model(name: str, data: Dataset, *, seed: int = 0) -> nn.Module:
         (of stride 2 likewise), three residual blocks of 16, 32 and 64 channels with group
         normalisation, and a linear head. ``"attention"``: a transformer of two blocks, 64 features
         and 4 heads on patches (16 to 64 of them in images of 8 x 8 to 32 x 32 pixels), and a linear
-        head on all of them.
+        head on all of them. ``"encoder_decoder"``: an image for an image; 3 x 3 convolutions of 16
+        rectified channels, of 32 at half and of 32 at a quarter of the sides, then up again beside
+        what came down (a U-Net).
     data : Dataset
-        Gives the input shape and the number of classes.
+        Gives the input shape, and the number of classes or the shape of the targets.
     seed : int
         Seed of the initial parameters; the global random state is neither read nor changed.
 
     Returns
     -------
     torch.nn.Module
-        Maps ``(n, *data.input_shape)`` float32 to logits ``(n, classes)`` float32, on the CPU.
+        Maps ``(n, *data.input_shape)`` float32 to ``(n, *data.output_shape)`` float32, on the CPU:
+        logits ``(n, classes)``, or outputs of the shape of the targets.
 
     Raises
     ------
     ValueError
-        Unknown name, or inputs that the architecture cannot take.
+        Unknown name, or inputs or targets that the architecture cannot take.
     """
     if name not in _ARCHITECTURES:
         near = difflib.get_close_matches(str(name), _ARCHITECTURES, n=1)
@@ -77,13 +81,19 @@ def build_model(name: str, data: Dataset, *, seed: int = 0) -> nn.Module:
         raise ValueError(message)
     # On the meta device no layer draws its initial values: the global generator stays untouched.
     with torch.device("meta"):
-        model = _ARCHITECTURES[name](data.input_shape, data.classes)
+        model = _ARCHITECTURES[name](data.input_shape, data.output_shape)
     model.to_empty(device="cpu")
     _initialise(model, torch.Generator().manual_seed(seed))
     return model
 
 
-def _mlp(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+def _head(features: int, output_shape: tuple[int, ...]) -> list[nn.Module]:
+    """Let a linear layer end in a shape."""
+    head: list[nn.Module] = [nn.Linear(features, math.prod(output_shape), dtype=torch.float32)]
+    return head if len(output_shape) == 1 else [*head, nn.Unflatten(-1, output_shape)]
+
+
+def _mlp(input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> nn.Module:
     width = 128
     return nn.Sequential(
         # Counted from the end, so that the layer tells how many axes one input has.
@@ -92,7 +102,7 @@ def _mlp(input_shape: tuple[int, ...], classes: int) -> nn.Module:
         nn.ReLU(),
         nn.Linear(width, width, dtype=torch.float32),
         nn.ReLU(),
-        nn.Linear(width, classes, dtype=torch.float32),
+        *_head(width, output_shape),
     )
 
 
@@ -119,14 +129,14 @@ def _convolution(channels: int, features: int, stride: int = 1, size: int = 3) -
     )
 
 
-def _conv(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+def _conv(input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> nn.Module:
     channels, height, width = _image_shape("conv", input_shape)
     layers: list[nn.Module] = []
     for features, stride in ((16, _first_stride(height, width)), (16, 1), (32, 2)):
         layers += [_convolution(channels, features, stride), nn.ReLU()]
         channels, height, width = features, -(-height // stride), -(-width // stride)
-    head = nn.Linear(channels * height * width, classes, dtype=torch.float32)
-    return nn.Sequential(*layers, nn.Flatten(start_dim=-3), head)
+    head = _head(channels * height * width, output_shape)
+    return nn.Sequential(*layers, nn.Flatten(start_dim=-3), *head)
 
 
 class _Residual(nn.Module):
@@ -155,7 +165,7 @@ def _normalised(channels: int) -> tuple[nn.Module, nn.Module]:
     return nn.GroupNorm(channels // 8, channels, dtype=torch.float32), nn.ReLU()
 
 
-def _resnet(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+def _resnet(input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> nn.Module:
     channels, height, width = _image_shape("resnet", input_shape)
     first = _first_stride(height, width)
     for stride in (first, 2, 2):
@@ -167,7 +177,7 @@ def _resnet(input_shape: tuple[int, ...], classes: int) -> nn.Module:
         _Residual(32, 64, 2),
         *_normalised(64),
         nn.Flatten(start_dim=-3),
-        nn.Linear(64 * height * width, classes, dtype=torch.float32),
+        *_head(64 * height * width, output_shape),
     )
 
 
@@ -219,7 +229,7 @@ class _PatchTransformer(nn.Module):
     Its head sees every patch: with a mean over them it learns far slower from few images.
     """
 
-    def __init__(self, input_shape: tuple[int, int, int], classes: int) -> None:
+    def __init__(self, input_shape: tuple[int, int, int], output_shape: tuple[int, ...]) -> None:
         super().__init__()
         channels, height, width = input_shape
         features, heads = 64, 4
@@ -231,7 +241,7 @@ class _PatchTransformer(nn.Module):
         self.head = nn.Sequential(
             nn.LayerNorm(features, dtype=torch.float32),
             nn.Flatten(start_dim=-2),
-            nn.Linear(count * features, classes, dtype=torch.float32),
+            *_head(count * features, output_shape),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -240,15 +250,61 @@ class _PatchTransformer(nn.Module):
         return logits
 
 
-def _attention(input_shape: tuple[int, ...], classes: int) -> nn.Module:
-    return _PatchTransformer(_image_shape("attention", input_shape), classes)
+def _attention(input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> nn.Module:
+    return _PatchTransformer(_image_shape("attention", input_shape), output_shape)
 
 
-_ARCHITECTURES: dict[str, Callable[[tuple[int, ...], int], nn.Module]] = {
+class _EncoderDecoder(nn.Module):
+    """An image for an image (Ronneberger et al., arXiv 1505.04597), in three resolutions.
+
+    What a pixel says depends on the whole of small images, and its own details reach it past the
+    narrow middle.
+    """
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        super().__init__()
+        self.fine = _convolution(channels, 16)
+        self.middle = _convolution(16, 32, 2)
+        self.coarse = nn.Sequential(
+            _convolution(32, 32, 2), nn.ReLU(), _convolution(32, 32), nn.ReLU()
+        )
+        self.to_middle = _convolution(64, 16)
+        self.to_fine = _convolution(32, 16)
+        self.head = _convolution(16, outputs, size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        fine = self.fine(x).relu()
+        middle = self.middle(fine).relu()
+        hidden = self.coarse(middle)
+        hidden = self.to_middle(_above(hidden, middle)).relu()
+        hidden = self.to_fine(_above(hidden, fine)).relu()
+        image: Tensor = self.head(hidden)
+        return image
+
+
+def _above(coarse: Tensor, fine: Tensor) -> Tensor:
+    """Enlarge to the sides of another image, and lay it on that."""
+    return torch.cat([functional.interpolate(coarse, size=fine.shape[-2:]), fine], -3)
+
+
+def _encoder_decoder(input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> nn.Module:
+    channels, height, width = _image_shape("encoder_decoder", input_shape)
+    if len(output_shape) != len(input_shape) or output_shape[1:] != (height, width):
+        message = (
+            "model 'encoder_decoder' gives images with the sides of the inputs, "
+            f"{(height, width)}, got data whose outputs have the shape {output_shape}; use "
+            "model='conv'."
+        )
+        raise ValueError(message)
+    return _EncoderDecoder(channels, output_shape[0])
+
+
+_ARCHITECTURES: dict[str, Callable[[tuple[int, ...], tuple[int, ...]], nn.Module]] = {
     "mlp": _mlp,
     "conv": _conv,
     "resnet": _resnet,
     "attention": _attention,
+    "encoder_decoder": _encoder_decoder,
 }
 
 
@@ -342,7 +398,7 @@ class BatchedForward:
         self.strategy: Strategy = strategy
 
     @classmethod
-    def alone(cls, model: Classifier, input_ndim: int) -> BatchedForward:
+    def alone(cls, model: Measurable, input_ndim: int) -> BatchedForward:
         """Take one network that is only measured: it may have buffers, being in eval mode."""
         return cls(model, input_ndim, "loop")
 
@@ -358,8 +414,8 @@ class BatchedForward:
 
         Returns
         -------
-        torch.Tensor, (N, B, classes)
-            Logits.
+        torch.Tensor, (N, B, *output_shape)
+            Outputs, logits of a classifier.
         """
         pass_gate()
         networks = len(next(iter(params.values())))
@@ -390,13 +446,13 @@ class BatchedForward:
 
     def _one(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
         pass_gate()
-        logits: Tensor = torch.func.functional_call(self._model, params, (x,))
-        return logits
+        outputs: Tensor = torch.func.functional_call(self._model, params, (x,))
+        return outputs
 
     def along(
         self, params: Mapping[str, Tensor], x: Tensor, direction: Tensor, t: Tensor
     ) -> Tensor:
-        """Evaluate every network on lines: its logits at ``x + t direction``.
+        """Evaluate every network on lines: its outputs at ``x + t direction``.
 
         Parameters
         ----------
@@ -411,14 +467,14 @@ class BatchedForward:
 
         Returns
         -------
-        torch.Tensor, (N, K, T, classes)
-            Logits, differentiable with respect to `t` any number of times.
+        torch.Tensor, (N, K, T, *output_shape)
+            Outputs, differentiable with respect to `t` any number of times.
         """
         if self.strategy != "stacked" or not isinstance(self._layers()[0][1], nn.Linear):
             spread = t.reshape(*t.shape, *[1] * (x.ndim - 1))
             points = x.unsqueeze(1) + spread * direction.unsqueeze(2)
-            logits = self(params, points.flatten(1, 2))
-            return logits.reshape(*t.shape, -1)
+            outputs = self(params, points.flatten(1, 2))
+            return outputs.reshape(*t.shape, *outputs.shape[2:])
         # The first layer is affine, so along a line it takes two products with the features,
         # whatever the number of points: what is left of it there is (t, 1) times a 2-row matrix.
         name = self._layers()[0][0]
@@ -620,27 +676,6 @@ def evaluating(model: object) -> Iterator[None]:
             module.training = mode
 
 
-def log_odds_against(logits: Tensor, y: Tensor) -> Tensor:
-    """Log odds against the label, ``log((1 - p_y) / p_y)`` with p the softmax of the logits.
-
-    Computed as ``logsumexp_{k != y} z_k - z_y``, which no saturation flattens. The cross-entropy is
-    its softplus, so its gradient is the gradient of the cross-entropy divided by ``1 - p_y``.
-
-    Parameters
-    ----------
-    logits : torch.Tensor, (*leading, classes), at least two classes
-    y : torch.Tensor, (*leading,) int64
-
-    Returns
-    -------
-    torch.Tensor, (*leading,)
-        In nats, dtype of the logits.
-    """
-    index = y.unsqueeze(-1)
-    others = logits.scatter(-1, index, -torch.inf).logsumexp(-1)
-    return others - logits.gather(-1, index).squeeze(-1)
-
-
 def gate_layers(network: nn.Module) -> None:
     """Let each layer of a network pass the gate, forwards and backwards; see `qwidgets.gate`.
 
@@ -673,10 +708,10 @@ def _is_batched(tensor: Tensor) -> bool:
 
 
 @final
-class Classifier(nn.Module):
-    """A network of anyone's, ready to be measured; see `classifier`.
+class Measurable(nn.Module):
+    """A network of anyone's, ready to be measured; see `measurable`.
 
-    Maps ``(n, *input_shape)`` float32 on its own device to logits ``(n, classes)`` float32.
+    Maps ``(n, *input_shape)`` float32 on its own device to its outputs, float32.
     """
 
     shift: Tensor
@@ -691,19 +726,19 @@ class Classifier(nn.Module):
         self.anchor = nn.Parameter(torch.zeros(1), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits of inputs in the units of the data."""
-        logits: Tensor = self.network((x - self.shift) / self.scale)
-        return logits
+        """Return the outputs for inputs in the units of the data."""
+        outputs: Tensor = self.network((x - self.shift) / self.scale)
+        return outputs
 
 
-def classifier(
+def measurable(
     model: nn.Module,
     data: Dataset,
     *,
     normalization: tuple[ArrayLike, ArrayLike] | None = None,
     name: str = "model",
-) -> Classifier:
-    """Make a copy of a classifier that can be measured on a data set; the model stays as it is.
+) -> Measurable:
+    """Make a copy of a network that can be measured on a data set; the model stays as it is.
 
     The copy is in eval mode and in single precision, on the device of the model. Layers that
     normalise over a batch use their running statistics there, so that images do not mix.
@@ -711,9 +746,9 @@ def classifier(
     Parameters
     ----------
     model : torch.nn.Module
-        Maps a batch of inputs to logits (n, classes).
+        Maps a batch of inputs to logits (n, classes), or to outputs of the shape of the targets.
     data : Dataset
-        Gives the input shape, the valid range and the classes.
+        Gives the input shape, the valid range, and the classes or the shape of the targets.
     normalization : (mean, std), optional
         What the model was trained on is ``(x - mean) / std``, x in the range of the data: numbers,
         or one for each channel. Attacks and spreads are then in the units of x.
@@ -722,14 +757,14 @@ def classifier(
 
     Returns
     -------
-    Classifier
+    Measurable
 
     Raises
     ------
     TypeError
         It is not a `torch.nn.Module`, cannot be copied, or returns something else than a tensor.
     ValueError
-        It does not take inputs of that shape, its logits have another shape or do not depend
+        It does not take inputs of that shape, its outputs have another shape or do not depend
         differentiably on the input, or the normalization is none.
     """
     given: object = model
@@ -750,8 +785,8 @@ def classifier(
     tensors = itertools.chain(network.parameters(), network.buffers())
     device = next((tensor.device for tensor in tensors), torch.device("cpu"))
     shift, scale = _normalization(normalization, data.input_shape, name)
-    ready = Classifier(network, shift, scale).eval().to(device)
-    _check_logits(ready, data, name)
+    ready = Measurable(network, shift, scale).eval().to(device)
+    _check_outputs(ready, data, name)
     return ready
 
 
@@ -787,84 +822,90 @@ def _normalization(
     return parts[0], parts[1]
 
 
-def _check_logits(ready: Classifier, data: Dataset, name: str) -> None:
+def _check_outputs(ready: Measurable, data: Dataset, name: str) -> None:
     # Two and one: what squeezes its output or mixes images shows itself.
     inputs = data.test_inputs[:2].to(ready.anchor.device).requires_grad_()
     try:
-        logits: object = ready(inputs)
+        outputs: object = ready(inputs)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         message = (
             f"{name} must take inputs of shape {tuple(inputs.shape)}, float32, but: {error}; "
             "reshape the data, or wrap the model in a module that does."
         )
         raise ValueError(message) from error
-    if not isinstance(logits, Tensor):
+    what = data.task.words
+    if not isinstance(outputs, Tensor):
         message = (
-            f"{name} must return a tensor of logits, got {type(logits).__name__}; wrap it in a "
-            "module whose forward returns the logits alone."
+            f"{name} must return a tensor of {what}, got {type(outputs).__name__}; wrap it in a "
+            f"module whose forward returns the {what} alone."
         )
         raise TypeError(message)
-    expected = (len(inputs), data.classes)
-    if tuple(logits.shape) != expected:
+    expected = (len(inputs), *data.output_shape)
+    if tuple(outputs.shape) != expected:
+        of = f"the {data.classes} classes" if data.task == CLASSIFICATION else "the targets"
+        remedy = (
+            "match its last layer to the classes (a single logit z becomes two as (0, z))"
+            if data.task == CLASSIFICATION
+            else "match its last layer to their shape"
+        )
         message = (
-            f"{name} must return logits of shape {expected} for {expected[0]} inputs of the "
-            f"{data.classes} classes of {data.name!r}, got {tuple(logits.shape)}; match its last "
-            "layer to the classes (a single logit z becomes two as (0, z))."
+            f"{name} must return {what} of shape {expected} for {expected[0]} inputs of {of} of "
+            f"{data.name!r}, got {tuple(outputs.shape)}; {remedy}."
         )
         raise ValueError(message)
     gradient = None
-    if logits.requires_grad:
-        (gradient,) = torch.autograd.grad(logits.sum(), inputs, allow_unused=True)
+    if outputs.requires_grad:
+        (gradient,) = torch.autograd.grad(outputs.sum(), inputs, allow_unused=True)
     if gradient is None:
         message = (
-            f"{name} must compute its logits from its input with differentiable torch operations, "
-            "got logits without a gradient; remove detach, no_grad or NumPy steps from it."
+            f"{name} must compute its {what} from its input with differentiable torch operations, "
+            f"got {what} without a gradient; remove detach, no_grad or NumPy steps from it."
         )
         raise ValueError(message)
 
 
 @final
 class PacketLoss:
-    """The loss of a network at fixed labels as a function of the input; see `packet_loss`.
+    """The loss of a network at fixed answers as a function of the input; see `packet_loss`.
 
     Attributes
     ----------
     input_shape : tuple of int
         Shape of one input; ``d = prod(input_shape)``.
-    labels : tuple of int
-        The fixed labels Y.
+    y : torch.Tensor, (m, *target_shape)
+        The fixed labels or targets Y.
     """
 
     def __init__(
-        self, model: nn.Module, labels: tuple[int, ...], input_shape: tuple[int, ...], *, many: bool
+        self, model: nn.Module, y: Tensor, input_shape: tuple[int, ...], task: Task, *, many: bool
     ) -> None:
         self._model = model
+        self._task = task
         self._many = many
-        self.labels = labels
+        self.y = y
         self.input_shape = input_shape
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Evaluate at points (n, d): (n,) or (n, m) float64, in nats, differentiable."""
+        """Evaluate at points (n, d): (n,) or (n, m) float64, differentiable."""
         size = math.prod(self.input_shape)
         if x.shape[1:] != (size,):
             message = f"x must have shape (n, {size}), got {tuple(x.shape)}."
             raise ValueError(message)
-        logits = _logits(self._model, x.reshape(-1, *self.input_shape))
-        labels = torch.tensor(self.labels, device=logits.device).expand(len(x), -1)
-        odds = log_odds_against(logits.unsqueeze(1).expand(-1, labels.shape[1], -1), labels)
-        # log(1 + odds) keeps its relative precision where the loss is far below machine epsilon.
-        losses = functional.softplus(odds, threshold=40.0)
+        outputs = outputs_of(self._model, x.reshape(-1, *self.input_shape))
+        y = self.y.to(outputs.device).expand(len(x), *self.y.shape)
+        own = outputs.shape[1:]
+        losses = self._task.losses(outputs.unsqueeze(1).expand(-1, y.shape[1], *own), y)
         return losses if self._many else losses.squeeze(1)
 
 
-def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Logits in eval mode, float64 and on the device of the inputs, whatever the model's are."""
+def outputs_of(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Evaluate in eval mode, float64 and on the device of the inputs, whatever the model's are."""
     pass_gate()
-    logits: Tensor
+    outputs: Tensor
     parameter = next(model.parameters(), inputs)
     with evaluating(model):
         if parameter.dtype not in {torch.float16, torch.bfloat16}:
-            logits = model(inputs.to(parameter.device, parameter.dtype))
+            outputs = model(inputs.to(parameter.device, parameter.dtype))
         else:
             # Between numbers of half precision the loss is a staircase, and its gradient under- and
             # overflows: the same weights are evaluated in single precision.
@@ -874,49 +915,73 @@ def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
                 for name, value in tensors
             }
             inputs_there = inputs.to(parameter.device, torch.float32)
-            logits = torch.func.functional_call(model, single, (inputs_there,))
-    return logits.to(inputs.device).double()
+            outputs = torch.func.functional_call(model, single, (inputs_there,))
+    return outputs.to(inputs.device).double()
 
 
 def packet_loss(
-    model: nn.Module, label: int | Sequence[int], input_shape: tuple[int, ...]
+    model: nn.Module,
+    label: int | Sequence[int] | ArrayLike | Tensor,
+    input_shape: tuple[int, ...],
+    *,
+    task: Task = CLASSIFICATION,
 ) -> PacketLoss:
-    """Read a network as the loss function of one label: the packet before normalisation.
+    """Read a network as the loss function of one label or target: the packet before normalisation.
 
-    ``l(x) = -log softmax(f(x))[label]``, the cross-entropy in nats, with the network in eval mode.
-    The network computes in the dtype of its parameters, float16 and bfloat16 ones in float32, and
-    on their device; the cross-entropy is float64.
+    For a label ``l(x) = -log softmax(f(x))[label]``, the cross-entropy in nats; for a target the
+    loss of the task. The network is in eval mode and computes in the dtype of its parameters,
+    float16 and bfloat16 ones in float32, and on their device; the loss is float64.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Maps ``(n, *input_shape)`` to logits ``(n, classes)``.
-    label : int or sequence of int
-        The fixed label Y, or m labels that share each evaluation of the network.
+        Maps ``(n, *input_shape)`` to logits ``(n, classes)``, or to outputs of the targets' shape.
+    label : int or sequence of int; array_like, (*target_shape) or (m, *target_shape)
+        The fixed label Y, or m labels that share each evaluation of the network; for a regression
+        the fixed target, or m of them.
     input_shape : tuple of int
         Shape of one input; ``d = prod(input_shape)``.
+    task : Task
+        By default to name the class; else a `qwidgets.Regression`, ``data.task`` for instance.
 
     Returns
     -------
     callable
-        ``loss((n, d) tensor) -> (n,) float64 tensor``, ``(n, m)`` for m labels, on the device of
-        its argument, differentiable; its attribute ``input_shape`` is the shape of one input.
+        ``loss((n, d) tensor) -> (n,) float64 tensor``, ``(n, m)`` for m labels or targets, on the
+        device of its argument, differentiable; its attribute ``input_shape`` is the shape of one
+        input, ``y`` what was fixed.
 
     Raises
     ------
     TypeError
-        `model` is not a `torch.nn.Module`, a label not an integer.
+        `model` is not a `torch.nn.Module`, a label not an integer, a target not a number.
     ValueError
-        A label is not a class of the model, there is none, or the model cannot take inputs of that
-        shape.
+        A label is not a class of the model or a target not of its shape, there is none, or the
+        model cannot take inputs of that shape.
 
     References
     ----------
     Zhang et al., "On the uncertainty principle of neural networks", arXiv 2205.01493.
     """
     model = _checked_module(model)
+    shape = tuple(input_shape)
+    y, many = _fixed_labels(label) if task == CLASSIFICATION else _fixed_targets(label, task)
+    with torch.no_grad():
+        outputs = outputs_of(model, torch.zeros((1, *shape)))
+    if task == CLASSIFICATION:
+        classes = outputs.shape[-1]
+        for one in y.tolist():
+            if not 0 <= one < classes:
+                message = f"label must be in 0..{classes - 1}, the classes of the model, got {one}."
+                raise ValueError(message)
+    else:
+        task.check(outputs, y[:1])
+    return PacketLoss(model, y, shape, task, many=many)
+
+
+def _fixed_labels(label: Any) -> tuple[Tensor, bool]:
     many = np.ndim(label) > 0
-    given: Sequence[int] = label if many else [label]  # type: ignore[assignment, list-item]
+    given: Sequence[int] = label if many else [label]
     for one in given:
         if isinstance(one, bool) or not hasattr(one, "__index__"):
             message = f"label must be an integer or a sequence of integers, got {one!r}."
@@ -925,11 +990,17 @@ def packet_loss(
     if not labels:
         message = "label must name at least one class, got an empty sequence."
         raise ValueError(message)
-    shape = tuple(input_shape)
-    with torch.no_grad():
-        classes = _logits(model, torch.zeros((1, *shape))).shape[-1]
-    for one in labels:
-        if not 0 <= one < classes:
-            message = f"label must be in 0..{classes - 1}, the classes of the model, got {one}."
-            raise ValueError(message)
-    return PacketLoss(model, labels, shape, many=many)
+    return torch.tensor(labels), many
+
+
+def _fixed_targets(target: Any, task: Task) -> tuple[Tensor, bool]:
+    given = target.detach() if isinstance(target, Tensor) else torch.tensor(np.asarray(target))
+    y = task.checked(given).double()
+    leading = task.leading(y)
+    if len(leading) > 1 or 0 in leading:
+        message = (
+            f"label must be a target of shape {task.target_shape}, or one or more of them along a "
+            f"first axis, got shape {tuple(y.shape)}."
+        )
+        raise ValueError(message)
+    return (y, True) if leading else (y[None], False)

@@ -6,14 +6,16 @@ import copy
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import torch
 
 from qwidgets.domain import Neighborhood
 from qwidgets.measurement import one_thread
-from qwidgets.models import packet_loss, unstack
+from qwidgets.models import outputs_of, packet_loss, unstack
 from qwidgets.moments import iterate_uncertainty
+from qwidgets.tasks import CLASSIFICATION
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
     from torch import Tensor, nn
 
@@ -23,10 +25,6 @@ if TYPE_CHECKING:
 Detail = Literal["last-epoch", "every-epoch"]
 DETAILS: tuple[Detail, ...] = ("last-epoch", "every-epoch")
 
-# Evaluations for each network and class. Those of a class with more images than this are enough
-# for one look at each: see `qwidgets.uncertainty`.
-SAMPLES = 1024
-
 
 def measure_neighborhoods(
     network: nn.Module, parameters: Mapping[str, Tensor], probes: Probes
@@ -35,6 +33,8 @@ def measure_neighborhoods(
 
     The quantity is `qwidgets.uncertainty` on the `Neighborhood` of the measured test images of a
     class, of radius ``probes.reference_epsilon``, with the cross-entropy of that class as the loss.
+    In a regression each ball has the target of its own image: there the loss of a point is that of
+    the nearest image, in the norm of the balls.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def measure_neighborhoods(
     parameters : mapping of str to Tensor, shape (N, ...)
         Of N networks.
     probes : Probes
-        Images, radius, valid range and seed.
+        Images, radius, valid range, number of evaluations and seed.
 
     Yields
     ------
@@ -72,11 +72,15 @@ def measure_neighborhoods(
             centers = inputs[labels == label]
             if len(centers):
                 domain = Neighborhood(centers, probes.reference_epsilon, clip=probes.value_range)
-                loss = packet_loss(network, label, shape)
+                loss: Callable[[Tensor], Tensor] = (
+                    packet_loss(network, label, shape)
+                    if probes.task == CLASSIFICATION
+                    else _own_targets(network, probes, centers, probes.y.cpu()[labels == label])
+                )
                 try:
                     with one_thread():
                         *_, found = iterate_uncertainty(
-                            loss, domain, samples=SAMPLES, seed=probes.seed
+                            loss, domain, samples=probes.neighborhood_samples, seed=probes.seed
                         )
                 except ValueError:  # no packet: the loss is zero or not finite
                     found = None
@@ -85,6 +89,20 @@ def measure_neighborhoods(
                         record[name][index, label] = value
             yield (index * classes + label + 1) / (networks * classes)
     return record
+
+
+def _own_targets(
+    network: nn.Module, probes: Probes, centers: Tensor, targets: Tensor
+) -> Callable[[Tensor], Tensor]:
+    shape = probes.inputs.shape[1:]
+
+    def loss(x: Tensor) -> Tensor:
+        nearest = torch.cdist(x.detach().to(centers), centers, p=float("inf")).argmin(1)
+        return probes.task.losses(
+            outputs_of(network, x.reshape(-1, *shape)), targets.to(x.device).double()[nearest]
+        )
+
+    return loss
 
 
 def unmeasured(networks: int, classes: int) -> Record:

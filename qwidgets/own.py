@@ -13,13 +13,14 @@ import numpy as np
 from torch import nn
 
 from qwidgets import __version__
-from qwidgets.cube import make_cube
+from qwidgets.cube import make_cube, task_attributes
 from qwidgets.data import Dataset
 from qwidgets.measurement import measure as measure_networks
-from qwidgets.models import BatchedForward, classifier
+from qwidgets.models import BatchedForward, measurable
 from qwidgets.neighborhoods import measure_neighborhoods
 from qwidgets.progress import progress_bar
 from qwidgets.sweep import default_probes, one_core_spared
+from qwidgets.tasks import CLASSIFICATION
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from qwidgets.measurement import Probes, Record
-    from qwidgets.models import Classifier
+    from qwidgets.models import Measurable
 
     Models = nn.Module | Mapping[str, nn.Module]
     Normalization = tuple[ArrayLike, ArrayLike]
@@ -51,7 +52,7 @@ class Measurement:
         What they were measured on.
     """
 
-    def __init__(self, dataset: xr.Dataset, data: Dataset, models: dict[str, Classifier]) -> None:
+    def __init__(self, dataset: xr.Dataset, data: Dataset, models: dict[str, Measurable]) -> None:
         self.dataset = dataset
         self.data = data
         self._models = models
@@ -122,7 +123,7 @@ def measure(
     seed: int = 0,
     progress: bool = True,
 ) -> Measurement:
-    """Measure classifiers of your own on your data, as `sweep` measures those that it trains.
+    """Measure networks of your own on your data, as `sweep` measures those that it trains.
 
     They are not trained and not changed: copies in eval mode and single precision are measured, on
     the device that each model is on.
@@ -131,9 +132,9 @@ def measure(
     ----------
     models : torch.nn.Module or mapping of str to torch.nn.Module
         One network, or several by name. Any module that maps ``(n, *data.input_shape)`` to logits
-        ``(n, classes)``, differentiably.
+        ``(n, classes)``, or to outputs of the shape of the targets, differentiably.
     data : Dataset
-        Its test inputs are used; see `Dataset.from_arrays`.
+        Its test inputs are used; see `Dataset.from_arrays` and `Dataset.for_regression`.
     normalization : (mean, std), or mapping of str to such, optional
         What the models were trained on is ``(x - mean) / std``, x as in `data`: numbers, or one for
         each channel. All figures are then in the units of x.
@@ -160,7 +161,7 @@ def measure(
     Warns
     -----
     UserWarning
-        A model that classifies no better than chance: a sign of a missing normalization.
+        A model no better than chance: a sign of a missing normalization.
 
     Examples
     --------
@@ -244,7 +245,7 @@ def iterate_measurement(
         test_size = min(len(data.test_labels), _TEST_SIZE)
     data = data.subset(test=test_size)
     ready = {
-        name: classifier(
+        name: measurable(
             model,
             data,
             normalization=_of(name, normalization, named),
@@ -308,7 +309,7 @@ def _of(
 
 
 def _measured(
-    models: dict[str, Classifier], data: Dataset, probes: Probes, *, detail: bool
+    models: dict[str, Measurable], data: Dataset, probes: Probes, *, detail: bool
 ) -> Generator[MeasurementProgress]:
     records: list[Record] = []
     parts = 2 if detail else 1
@@ -317,7 +318,7 @@ def _measured(
             probes,
             **{
                 key: getattr(probes, key).to(model.anchor.device)
-                for key in ("inputs", "labels", "packets")
+                for key in ("inputs", "y", "labels", "packets")
             },
         )
         parameters = {key: value.detach()[None] for key, value in model.named_parameters()}
@@ -345,7 +346,7 @@ def _measured(
 
 
 def _measurement(
-    models: dict[str, Classifier], data: Dataset, probes: Probes, records: list[Record]
+    models: dict[str, Measurable], data: Dataset, probes: Probes, records: list[Record]
 ) -> Measurement:
     together: Record = {
         name: np.concatenate([record[name] for record in records]) for name in records[0]
@@ -371,6 +372,7 @@ def _measurement(
         "data_checksum": data.checksum,
         "versions": {name: metadata.version(name) for name in ("torch", "numpy")}
         | {"qwidgets": __version__},
+        **task_attributes(data.task),
     }
     cube = make_cube(
         [together | nothing],
@@ -391,7 +393,7 @@ def _measurement(
 
 
 def doubts(measurement: Measurement) -> list[str]:
-    """Say which models classify no better than chance, and what that may come from.
+    """Say which models are no better than chance, and what that may come from.
 
     Parameters
     ----------
@@ -403,7 +405,22 @@ def doubts(measurement: Measurement) -> list[str]:
     list of str
         One sentence for each such model.
     """
-    labels = measurement.data.test_labels.numpy()
+    data = measurement.data
+    if data.task != CLASSIFICATION:
+        # That of the mean target.
+        constant = data.test_y.mean(0).expand_as(data.test_y)
+        least = float(data.task.losses(constant, data.test_y).mean())
+        unit = data.task.loss_unit
+        return [
+            f"model {name!r} has a mean loss of {loss:.3g} {unit} on the test inputs, no better "
+            f"than always saying their mean target ({least:.3g} {unit}): if it was trained on "
+            "normalised inputs, pass normalization=(mean, std); check the unit of the targets too."
+            for name, loss in zip(
+                measurement.names, measurement.dataset["test_loss"].values.tolist(), strict=True
+            )
+            if not loss < least
+        ]
+    labels = data.test_labels.numpy()
     commonest = float(np.bincount(labels).max()) / len(labels)
     slack = _NEAR_CHANCE * float(np.sqrt(commonest * (1 - commonest) / len(labels)))
     found = measurement.dataset["clean_accuracy"]

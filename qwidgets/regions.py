@@ -10,6 +10,7 @@ import torch
 
 from qwidgets.attacks import pgd
 from qwidgets.models import evaluating
+from qwidgets.tasks import CLASSIFICATION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -51,8 +52,8 @@ class Regions:
 
 
 def is_plane(data: Dataset) -> bool:
-    """Whether inputs are points of a plane."""
-    return data.input_shape == (_PLANE,)
+    """Whether inputs are points of a plane that classes divide."""
+    return data.input_shape == (_PLANE,) and data.task == CLASSIFICATION
 
 
 def iterate_regions(
@@ -102,7 +103,10 @@ def iterate_regions(
         Data that are not points of a plane.
     """
     if not is_plane(data):
-        message = f"data must be points of a plane, of shape (2,), got {data.input_shape}."
+        message = (
+            "data must be points of a plane, of shape (2,), with classes, got inputs of shape "
+            f"{data.input_shape}{'' if data.task == CLASSIFICATION else ' of a regression'}."
+        )
         raise ValueError(message)
     low, high = data.value_range
     axis = torch.linspace(low, high, size, dtype=torch.float64)

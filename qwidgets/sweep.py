@@ -22,7 +22,7 @@ import warnings
 from collections import defaultdict
 from concurrent.futures import Executor
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import KW_ONLY, asdict, dataclass, replace
+from dataclasses import KW_ONLY, MISSING, asdict, dataclass, fields, replace
 from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar, cast, final
@@ -30,18 +30,25 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar, 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from qwidgets import __version__, store
 from qwidgets.batches import EACH_NETWORK, Checkpoint, Unit, Work, run_here, run_on
-from qwidgets.cube import make_cube, records
+from qwidgets.cube import make_cube, records, task_attributes
 from qwidgets.data import Dataset, load_data
 from qwidgets.measurement import Probes
 from qwidgets.memory import Memory, needed, refuse_too_much
 from qwidgets.models import batched_forward, build_model, unstack
 from qwidgets.neighborhoods import DETAILS, Detail
 from qwidgets.progress import progress_bar
-from qwidgets.training import REGULARIZERS, Epoch, Objective, Regularizer, TrainingSettings
+from qwidgets.tasks import CLASSIFICATION, Regression
+from qwidgets.training import (
+    REGULARIZERS,
+    Epoch,
+    Objective,
+    Regularizer,
+    TrainingSettings,
+    check_task,
+)
 from qwidgets.tuning import fastest_strategy
 
 if TYPE_CHECKING:
@@ -55,6 +62,7 @@ if TYPE_CHECKING:
 
     from qwidgets.measurement import Record
     from qwidgets.models import Strategy
+    from qwidgets.tasks import Task
 
     Architecture = Callable[[], nn.Module]
 
@@ -86,23 +94,32 @@ _RADII = {
     "moons": _Radii(
         (0, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3), (0, 0.05, 0.1, 0.15, 0.2, 0.3), 0.2
     ),
+    "temperature": _Radii(
+        (0, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08), (0, 0.01, 0.02, 0.03, 0.05, 0.08), 0.05
+    ),
+    "friedman": _Radii(
+        (0, 0.0125, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2), (0, 0.025, 0.05, 0.1, 0.15, 0.2), 0.1
+    ),
 }
 _STRENGTHS: dict[Regularizer, tuple[float, ...]] = {
     "gradient": (0, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3),
     "weight_decay": (0, 0.1, 0.3, 1, 3, 10, 30, 100),
     "label_smoothing": (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6),
 }
+# What the strength times the square of the loss's gradient is: a loss.
 _STRENGTH_UNITS: dict[Regularizer, str] = {
-    "gradient": "input unit^2 / nat",
+    "gradient": "input unit^2 / {loss}",
     "weight_decay": "1 / (learning rate * step)",
     "label_smoothing": "1",
 }
 # Large data sets are cut to what two cores can train and measure in minutes.
 _TRAIN_SIZES = {"mnist": 10_000, "cifar10": 10_000}
 _TEST_SIZE = 1_000
-_LEARNING_RATES = {"mlp": 2e-3, "conv": 2e-3}
+_LEARNING_RATES = {"mlp": 2e-3, "conv": 2e-3, "encoder_decoder": 4e-3}
 # On the digits grid 5 steps find within half a point of what 50 find.
 _MEASUREMENT_STEPS = 5
+# Eight for each of the sixteen replicates of `uncertainty`.
+_FEWEST_SAMPLES = 128
 _OWN_MODEL = "custom"
 
 
@@ -131,6 +148,14 @@ class SweepSettings:
     test_size: int
     probe_images: int
     detail: Detail | None
+    # Later than the others: sweeps saved before have these values.
+    attack_step: float = TrainingSettings.attack_step
+    detail_samples: int = Probes.neighborhood_samples
+
+
+_LATER = {
+    field.name: field.default for field in fields(SweepSettings) if field.default is not MISSING
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -357,6 +382,14 @@ def _rebuilt(settings: SweepSettings, attributes: dict[str, Any]) -> nn.Module:
     low, high = attributes["value_range"]
     blank = torch.full((1, *attributes["input_shape"]), low, dtype=torch.float32)
     label = torch.zeros(1, dtype=torch.int64)
+    task: Task = CLASSIFICATION
+    target = None
+    if "task" in attributes:
+        facts = attributes["task"]
+        shape = tuple(facts["target_shape"])
+        # Its loss may have been a function of one's own; no architecture depends on it.
+        task = Regression(target_shape=shape, tolerance=facts["tolerance"], unit=facts["unit"])
+        target = torch.zeros((1, *shape))
     data = Dataset(
         train_inputs=blank,
         train_labels=label,
@@ -365,6 +398,9 @@ def _rebuilt(settings: SweepSettings, attributes: dict[str, Any]) -> nn.Module:
         class_names=tuple(attributes["class_names"]),
         value_range=(low, high),
         name=settings.data,
+        task=task,
+        train_targets=target,
+        test_targets=target,
     )
     return build_model(settings.model, data, seed=settings.seed)
 
@@ -390,12 +426,14 @@ class _Arguments:
     norm: Literal["linf", "l2"] = "linf"
     objective: Objective = TrainingSettings.objective
     attack_steps: int = 5
+    attack_step: float = TrainingSettings.attack_step
     warm_up: float = TrainingSettings.warm_up
     trades_weight: float = TrainingSettings.trades_weight
     attack_epsilon: ArrayLike | None = None
     width: float | None = None
     probe_images: int = 7
     detail: Detail | None = "last-epoch"
+    detail_samples: int = Probes.neighborhood_samples
     batch_size: int = 64
     learning_rate: float | None = None
 
@@ -450,11 +488,13 @@ def sweep(arguments: _ShownArguments) -> Sweep:
     Parameters
     ----------
     data : str or Dataset
-        ``"digits"``, ``"moons"``, ``"mnist"``, ``"cifar10"``, or your own
-        (`Dataset.from_arrays`).
+        ``"digits"``, ``"moons"``, ``"mnist"``, ``"cifar10"``, ``"temperature"``, ``"friedman"``, or
+        your own (`Dataset.from_arrays`, `Dataset.for_regression`). Of a regression an output
+        within the tolerance takes the place of a right class, and the loss of its task that of the
+        cross-entropy.
     model : str or callable
-        ``"mlp"``, ``"conv"``, or a function without arguments that returns a new
-        `torch.nn.Module`, which is trained and measured in eval mode.
+        A name that `build_model` knows (``"mlp"``, ``"conv"``, ...), or a function without
+        arguments that returns a new `torch.nn.Module`, which is trained and measured in eval mode.
     epsilon : array_like, optional
         Radii of adversarial training, increasing, input units; 0 is clean training. By default
         eight values that suit the data.
@@ -490,6 +530,10 @@ def sweep(arguments: _ShownArguments) -> Sweep:
         What a network of radius above 0 learns; see `TrainingSettings`.
     attack_steps : int
         PGD steps, in training and (but at least 5) in the measurement.
+    attack_step : float
+        Length of a step in training, as a multiple of ``epsilon / attack_steps``. With 1 the steps
+        just reach the radius; the default, that of `pgd`, lets them turn on the way. The
+        measurement keeps to the default.
     warm_up : float
         Share of the training, 0 to 1, in which the radii grow from 0 to their values.
     trades_weight : float
@@ -506,8 +550,11 @@ def sweep(arguments: _ShownArguments) -> Sweep:
         has fewer.
     detail : {"last-epoch", "every-epoch"} or None
         When to measure the neighbourhood of each class, the l-infinity balls of the reference
-        radius (see `width`) around its test images: effective radii, bound and boundary term, from
-        1024 evaluations for each network and class, which take about as long as an epoch or two.
+        radius (see `width`) around its test images: effective radii, bound and boundary term. It
+        takes about as long as an epoch or two.
+    detail_samples : int
+        Evaluations of each network for the neighbourhood of each class, at least 128. More make the
+        standard errors smaller.
     batch_size : int
         Images in a minibatch.
     learning_rate : float, optional
@@ -600,9 +647,11 @@ def iterate_sweep(arguments: _Arguments) -> Generator[Progress]:
     ----------
     data, model, epsilon, regularization, regularizer, epochs, seed, device
         As for `sweep`.
-    store, executor, root, train_size, test_size, norm, objective, attack_steps, warm_up
+    store, executor, root, train_size, test_size, norm, objective, attack_steps, attack_step
         As for `sweep`.
-    trades_weight, attack_epsilon, width, probe_images, detail, batch_size, learning_rate
+    warm_up, trades_weight, attack_epsilon, width, probe_images, detail, detail_samples
+        As for `sweep`.
+    batch_size, learning_rate
         As for `sweep`.
 
     Returns
@@ -720,7 +769,23 @@ def _plan(arguments: _Arguments) -> _Plan:
         test_size=len(data.test_labels),
         probe_images=probe_images,
         detail=arguments.detail,
+        attack_step=_positive("attack_step", arguments.attack_step),
+        detail_samples=_samples(arguments.detail_samples),
     )
+    training = TrainingSettings(
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        objective=settings.objective,
+        attack_steps=settings.attack_steps,
+        attack_step=settings.attack_step,
+        norm=settings.norm,
+        warm_up=settings.warm_up,
+        trades_weight=settings.trades_weight,
+        regularizer=settings.regularizer,
+        seed=settings.seed,
+    )
+    check_task(training, data.task)
     columns, rows = len(settings.regularization), len(settings.epsilon)
     work = Work(
         network=architecture(),
@@ -728,18 +793,7 @@ def _plan(arguments: _Arguments) -> _Plan:
         probes=_probes(settings, data, radii.reference * scale),
         epsilon=torch.tensor(settings.epsilon, dtype=torch.float64).repeat_interleave(columns),
         regularization=torch.tensor(settings.regularization, dtype=torch.float64).repeat(rows),
-        training=TrainingSettings(
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            objective=settings.objective,
-            attack_steps=settings.attack_steps,
-            norm=settings.norm,
-            warm_up=settings.warm_up,
-            trades_weight=settings.trades_weight,
-            regularizer=settings.regularizer,
-            seed=settings.seed,
-        ),
+        training=training,
         device=settings.device,
         detail=settings.detail,
     )
@@ -793,7 +847,9 @@ def _probes(settings: SweepSettings, data: Dataset, reference_epsilon: float) ->
     first = [(data.test_labels == label).nonzero()[:images, 0] for label in range(data.classes)]
     return Probes(
         inputs=data.test_inputs,
+        y=data.test_y,
         labels=data.test_labels,
+        task=data.task,
         packets=torch.stack(first),
         width=settings.width,
         reference_epsilon=reference_epsilon,
@@ -802,6 +858,7 @@ def _probes(settings: SweepSettings, data: Dataset, reference_epsilon: float) ->
         norm=settings.norm,
         value_range=data.value_range,
         seed=settings.seed,
+        neighborhood_samples=settings.detail_samples,
     )
 
 
@@ -935,25 +992,27 @@ def _sweep_of(plan: _Plan, past: list[Record], points: Sequence[Checkpoint]) -> 
     ]
     record = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     past.append(record)
+    strength_unit = _STRENGTH_UNITS[settings.regularizer].format(loss=data.task.loss_unit)
     cube = make_cube(
         past,
         probes,
         epsilon=settings.epsilon,
         regularization=settings.regularization,
         regularization_name=f"strength of {settings.regularizer}",
-        regularization_unit=_STRENGTH_UNITS[settings.regularizer],
+        regularization_unit=strength_unit,
         attributes={
             "data": settings.data,
             "model": settings.model,
             "strategy": points[0].strategy,
             "regularizer": settings.regularizer,
-            "regularization_unit": _STRENGTH_UNITS[settings.regularizer],
+            "regularization_unit": strength_unit,
             "norm": settings.norm,
             "width": settings.width,
             "seed": settings.seed,
             "device": settings.device,
             "objective": settings.objective,
             "training_attack_steps": settings.attack_steps,
+            "training_attack_step": settings.attack_step,
             "warm_up": settings.warm_up,
             "trades_weight": settings.trades_weight,
             "measurement_attack_steps": probes.attack_steps,
@@ -965,6 +1024,7 @@ def _sweep_of(plan: _Plan, past: list[Record], points: Sequence[Checkpoint]) -> 
             # radius 0.
             "robust_images": settings.test_size,
             "neighborhood_radius": probes.reference_epsilon,
+            "neighborhood_samples": probes.neighborhood_samples,
             "probe_images_per_label": probes.packets.shape[1],
             "class_names": list(data.class_names),
             "input_shape": list(data.input_shape),
@@ -972,6 +1032,7 @@ def _sweep_of(plan: _Plan, past: list[Record], points: Sequence[Checkpoint]) -> 
             "data_checksum": data.checksum,
             "versions": _versions(),
             "complete": points[0].trained.epoch == settings.epochs,
+            **task_attributes(data.task),
         },
     )
     each = [point.trained.parameters for point in points]
@@ -1008,8 +1069,8 @@ def _plain(settings: SweepSettings) -> dict[str, Any]:
 def _asked(plan: _Plan) -> dict[str, Any]:
     data = plan.work.data
     with torch.no_grad():
-        logits = plan.architecture().eval()(data.test_inputs)
-    loss = functional.cross_entropy(logits, data.test_labels).item()
+        outputs = plan.architecture().eval()(data.test_inputs)
+    loss = data.task.losses(outputs, data.test_y).mean().item()
     return _facts(plan.settings, data.checksum, loss, _versions())
 
 
@@ -1019,7 +1080,8 @@ def _refuse_other(folder: Path, asked: dict[str, Any]) -> None:
     if found is None:
         return
     stored, wanted = (
-        {**facts["settings"], "data_checksum": facts["data_checksum"]} for facts in (found, asked)
+        {**_LATER, **facts["settings"], "data_checksum": facts["data_checksum"]}
+        for facts in (found, asked)
     )
     differences = [
         f"{name}: {stored.get(name)!r} -> {wanted.get(name)!r}"
@@ -1147,13 +1209,15 @@ def _architecture(model: object, data: Dataset, seed: int) -> Architecture:
         )
         raise TypeError(message)
     with torch.no_grad():
-        logits = network.cpu().eval()(data.test_inputs[:2])
-    expected = (len(data.test_inputs[:2]), data.classes)
-    if tuple(logits.shape) != expected:
+        outputs = network.cpu().eval()(data.test_inputs[:2])
+    expected = (len(data.test_inputs[:2]), *data.output_shape)
+    if tuple(outputs.shape) != expected:
+        shape = ", ".join(map(str, ("n", *data.output_shape)))
+        what = "classes" if data.task == CLASSIFICATION else "targets"
         message = (
-            f"model must return logits of shape (n, {data.classes}) for inputs of shape "
-            f"{(expected[0], *data.input_shape)}, got {tuple(logits.shape)}; "
-            "match its last layer to the classes."
+            f"model must return {data.task.words} of shape ({shape}) for inputs of shape "
+            f"{(expected[0], *data.input_shape)}, got {tuple(outputs.shape)}; "
+            f"match its last layer to the {what}."
         )
         raise ValueError(message)
     batched_forward(network, data.input_shape)
@@ -1205,6 +1269,17 @@ def _count(name: str, value: int) -> int:
         message = f"{name} must be at least 1, got {count}; raise it."
         raise ValueError(message)
     return count
+
+
+def _samples(value: int) -> int:
+    samples = _count("detail_samples", value)
+    if samples < _FEWEST_SAMPLES:
+        message = (
+            f"detail_samples must be at least {_FEWEST_SAMPLES}, for a standard error, got "
+            f"{samples}; raise it."
+        )
+        raise ValueError(message)
+    return samples
 
 
 def _positive(name: str, value: float) -> float:

@@ -11,7 +11,11 @@ training, closing it stops. Weights, optimiser and random streams live inside an
 from __future__ import annotations
 
 import copy
+import ctypes
 import difflib
+import functools
+import math
+import sys
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +31,7 @@ from torch.optim.adam import adam
 
 from qwidgets.attacks import fgsm, kl_pgd, pgd
 from qwidgets.gate import current_check, set_check
+from qwidgets.tasks import CLASSIFICATION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
 
     from qwidgets.data import Dataset
     from qwidgets.models import BatchedForward
+    from qwidgets.tasks import Task
 
 Objective = Literal["clean", "fgsm", "pgd", "trades"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
@@ -50,6 +56,11 @@ _MOMENTS = ("first", "second")
 
 # As many seeds of random starts.
 _SEEDS = 1 << 62
+
+# glibc's names for what it may be told, and what it is told, in bytes: up to which size a block
+# comes from the heap, and how much of the heap may stay free with the process.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_LARGEST_BLOCK, _LARGEST_REST = 1 << 25, 1 << 28
 
 # Training images on which a network must do better than chance, at most.
 _CHANCE_IMAGES = 256
@@ -68,13 +79,16 @@ class TrainingSettings:
     learning_rate : float
         Step length of Adam (betas 0.9 and 0.999, epsilon 1e-8).
     objective : {"pgd", "trades", "fgsm", "clean"}
-        What a network of radius epsilon learns, l the cross-entropy and x' inside its ball.
+        What a network of radius epsilon learns, l the cross-entropy or the loss of the task of the
+        data, and x' inside its ball.
         ``pgd``: ``max l(f(x'), y)``, the maximum found by projected gradient ascent. ``fgsm``: the
         same with a single signed step. ``trades``: ``l(f(x), y) + trades_weight max KL(softmax f(x)
-        || softmax f(x'))``. ``clean``: ``l(f(x), y)`` whatever the radius. At radius 0 all are the
-        same.
+        || softmax f(x'))``, with classes alone. ``clean``: ``l(f(x), y)`` whatever the radius. At
+        radius 0 all are the same.
     attack_steps : int
         Steps of the ascent of ``pgd`` and ``trades``.
+    attack_step : float
+        Length of a step of it, as a multiple of ``epsilon / attack_steps``.
     norm : {"linf", "l2"}
         Norm of the ball; ``fgsm`` knows linf alone.
     warm_up : float
@@ -84,10 +98,10 @@ class TrainingSettings:
         See ``trades``; 1 / lambda in the source.
     regularizer : {"gradient", "weight_decay", "label_smoothing"}
         What the regularization strength of each network multiplies. ``gradient``: the mean over the
-        minibatch of the squared l2 norm of the gradient of the cross-entropy with respect to the
-        training input. ``weight_decay``: decoupled decay, weights shrink by ``1 - learning_rate *
+        minibatch of the squared l2 norm of the gradient of the loss with respect to the training
+        input. ``weight_decay``: decoupled decay, weights shrink by ``1 - learning_rate *
         strength`` before each step. ``label_smoothing``: the share of the target spread evenly
-        over all classes.
+        over all classes, where there are any.
     seed : int
         Seed of the minibatch order and of the random starts of the attack.
 
@@ -102,6 +116,7 @@ class TrainingSettings:
     learning_rate: float
     objective: Objective = "pgd"
     attack_steps: int = 5
+    attack_step: float = 2.5
     norm: Literal["linf", "l2"] = "linf"
     warm_up: float = 0.25
     trades_weight: float = 6.0
@@ -119,6 +134,12 @@ class TrainingSettings:
             message = (
                 f"norm must be 'linf' for the objective 'fgsm', got {self.norm!r}; "
                 "in other norms take objective='pgd' with attack_steps=1."
+            )
+            raise ValueError(message)
+        if not (math.isfinite(self.attack_step) and self.attack_step > 0):
+            message = (
+                f"attack_step must be a positive finite number, got {self.attack_step}; 1 reaches "
+                "the radius from its centre with the last step."
             )
             raise ValueError(message)
         if not 0 <= self.warm_up <= 1:
@@ -147,13 +168,14 @@ class Epoch:
     epoch : int
         Number of finished passes over the training set.
     train_loss : Tensor, shape (N,), float64
-        Mean cross-entropy (nats) of the inputs trained on (attacked ones where epsilon > 0, but
+        Mean loss (nats with classes) of the inputs trained on (attacked ones where epsilon > 0, but
         under ``trades`` the clean ones), taken while the weights moved and without the
         regularization term; NaN at epoch 0.
     diverged : Tensor, shape (N,), int64
         Epoch since which the network has failed without interruption, -1 where it works. One whose
         loss or weights are not finite has failed for good. One at chance, no better on clean
-        training images than always naming their commonest class, may recover.
+        training images than always naming their commonest class (or their mean target), may
+        recover.
     reason : Tensor, shape (N,), int64
         Why, as an index into `REASONS`.
     parameters : dict of str to Tensor, shape (N, ...)
@@ -225,7 +247,9 @@ def train(
     1901.08573); the gradient penalty is the squared momentum of the packet before normalisation
     (arXiv 2205.01493).
     """
-    inputs, labels = _moved(data.train_inputs, device), _moved(data.train_labels, device)
+    check_task(settings, data.task)
+    _keep_freed_memory()
+    inputs, answers = _moved(data.train_inputs, device), _moved(data.train_y, device)
     epsilon, regularization = epsilon.to(device), regularization.to(inputs)
     networks, images = len(epsilon), len(inputs)
     common = torch.full((networks,), settings.learning_rate, dtype=torch.float64)
@@ -246,7 +270,7 @@ def train(
 
     steps = -(-images // settings.batch_size)
     ramp = max(settings.warm_up * settings.epochs * steps, 1.0)
-    with _learning(forward, weights, regularization, settings, data.value_range) as learn:
+    with _learning(forward, weights, regularization, settings, data) as learn:
         for epoch in range(last.epoch + 1, settings.epochs + 1):
             total = torch.zeros(networks, dtype=torch.float64, device=device)
             batches = torch.randperm(images, generator=order).to(device).split(settings.batch_size)
@@ -254,7 +278,7 @@ def train(
                 done = (epoch - 1) * steps + step
                 radius = epsilon * min(1.0, done / ramp)
                 seed = int(torch.randint(_SEEDS, (), generator=starts))
-                loss, gradients = learn(inputs[batch], labels[batch], radius, seed)
+                loss, gradients = learn(inputs[batch], answers[batch], radius, seed)
                 if settings.regularizer == "weight_decay":
                     for value in weights.values():
                         value.mul_(shrinkage.view(-1, *[1] * (value.ndim - 1)))
@@ -264,7 +288,8 @@ def train(
             finite = total.isfinite()
             for value in weights.values():
                 finite &= value.isfinite().flatten(1).all(1)
-            chance = _at_chance(partial(forward, weights), inputs[some], labels[some], settings)
+            model, size = partial(forward, weights), settings.batch_size
+            chance = _at_chance(model, inputs[some], answers[some], size, data.task)
             reason = torch.where(finite & (reason != _NOT_FINITE), _CHANCE * chance, _NOT_FINITE)
             diverged = torch.where(reason > 0, torch.where(diverged < 0, epoch, diverged), -1)
             yield Epoch(
@@ -276,6 +301,23 @@ def train(
                 moments={name: value.clone() for name, value in moments.items()},
                 streams={"order": order.get_state(), "starts": starts.get_state()},
             )
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Let the C library keep what an operation frees for the next one.
+
+    glibc gives large blocks back to the system at once, which hands them out again page by page,
+    each zeroed: a fifth of the time of an epoch of the default grid. Other C libraries are left as
+    they are.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    # Of glibc alone.
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK)
+        mallopt(_TRIM_THRESHOLD, _LARGEST_REST)
 
 
 def _moved(images: Tensor, device: torch.device | str) -> Tensor:
@@ -314,7 +356,7 @@ def _learning(
     weights: Mapping[str, Tensor],
     regularization: Tensor,
     settings: TrainingSettings,
-    value_range: tuple[float, float],
+    data: Dataset,
 ) -> Iterator[Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor, dict[str, Tensor]]]]:
     """Give a function of a minibatch (x, y), the radii and a seed: losses (N,) and gradients.
 
@@ -348,12 +390,12 @@ def _learning(
     def learn(x: Tensor, y: Tensor, epsilon: Tensor, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
         def work(part: slice, leaf: Mapping[str, Tensor]) -> None:
             frozen = {name: value.detach() for name, value in leaf.items()}
-            examples = _attacked(
-                own.forward, frozen, x, y, epsilon[part], settings, value_range, seed
-            )
+            examples = _attacked(own.forward, frozen, x, y, epsilon[part], settings, data, seed)
             model = partial(own.forward, leaf)
             strength = regularization[part]
-            loss, objective = _objective(model, x, examples, y, epsilon[part], strength, settings)
+            loss, objective = _objective(
+                model, x, examples, y, epsilon[part], strength, settings, data.task
+            )
             losses[part] = loss
             found = torch.autograd.grad(objective.sum(), list(leaf.values()))
             for gradient, value in zip(gradients.values(), found, strict=True):
@@ -379,7 +421,7 @@ def _attacked(
     y: Tensor,
     epsilon: Tensor,
     settings: TrainingSettings,
-    value_range: tuple[float, float],
+    data: Dataset,
     seed: int,
 ) -> Tensor:
     """Return what each network trains on in place of the images x, (N, B, ...)."""
@@ -393,23 +435,26 @@ def _attacked(
     model = partial(forward, {name: value[clean:] for name, value in weights.items()})
     inputs, targets, radius = (
         everywhere[clean:],
-        y.expand(networks - clean, -1),
+        y.expand(networks - clean, *y.shape),
         epsilon[clean:, None],
     )
     if settings.objective == "fgsm":
-        examples = fgsm(model, inputs, targets, radius, value_range=value_range)
+        examples = fgsm(
+            model, inputs, targets, radius, value_range=data.value_range, task=data.task
+        )
     else:
         ascent = (
             partial(kl_pgd, model, inputs)
             if settings.objective == "trades"
-            else partial(pgd, model, inputs, targets)
+            else partial(pgd, model, inputs, targets, task=data.task)
         )
         stream = torch.Generator(x.device).manual_seed(seed)
         examples = ascent(
             radius,
             norm=settings.norm,
             steps=settings.attack_steps,
-            value_range=value_range,
+            step_size=settings.attack_step * radius / settings.attack_steps,
+            value_range=data.value_range,
             seed=stream,
         )
     return torch.cat([everywhere[:clean], examples])
@@ -423,17 +468,23 @@ def _objective(
     epsilon: Tensor,
     regularization: Tensor,
     settings: TrainingSettings,
+    task: Task,
 ) -> tuple[Tensor, Tensor]:
-    """Return the mean cross-entropy and what is minimised, both (N,)."""
+    """Return the mean loss and what is minimised, both (N,)."""
     trades = settings.objective == "trades"
     regularized = bool(regularization.any())
     penalised = regularized and settings.regularizer == "gradient"
     learned = x.expand_as(examples) if trades else examples
     if penalised:
         learned = learned.detach().requires_grad_()
-    log_probability = functional.log_softmax(model(learned), dim=-1)
-    index = y.expand(len(examples), -1).unsqueeze(-1)
-    losses = -log_probability.gather(-1, index).squeeze(-1)
+    outputs = model(learned)
+    everywhere = y.expand(len(examples), *y.shape)
+    if task == CLASSIFICATION:
+        log_probability = functional.log_softmax(outputs, dim=-1)
+        losses = -log_probability.gather(-1, everywhere.unsqueeze(-1)).squeeze(-1)
+    else:
+        task.check(outputs, everywhere)
+        losses = task.losses(outputs, everywhere)
     loss = losses.mean(1)
     objective = loss
     if penalised:
@@ -483,15 +534,30 @@ def _descend(
 
 @torch.no_grad()
 def _at_chance(
-    model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, settings: TrainingSettings
+    model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, batch_size: int, task: Task
 ) -> Tensor:
-    """Whether each network names no more labels right than one that always names the same."""
-    right = torch.stack(
-        [
-            (model(some).argmax(-1) == labels).sum(-1)
-            for some, labels in zip(
-                x.split(settings.batch_size), y.split(settings.batch_size), strict=True
+    """Whether each network is no better than one that always says the same."""
+    parts = zip(x.split(batch_size), y.split(batch_size), strict=True)
+    return ~task.better_than_chance((model(some), answers) for some, answers in parts)
+
+
+def check_task(settings: TrainingSettings, task: Task) -> None:
+    """Refuse settings that only make sense with classes, where the task has none.
+
+    Raises
+    ------
+    ValueError
+        TRADES or label smoothing with a regression.
+    """
+    if task == CLASSIFICATION:
+        return
+    for name, value, others in (
+        ("objective", settings.objective, [o for o in OBJECTIVES if o != "trades"]),
+        ("regularizer", settings.regularizer, [r for r in REGULARIZERS if r != "label_smoothing"]),
+    ):
+        if value not in others:
+            message = (
+                f"{name} must be one of {', '.join(map(repr, others))} for a regression, got "
+                f"{value!r}, which is about the probabilities of classes."
             )
-        ]
-    )
-    return right.sum(0) <= y.bincount().max()
+            raise ValueError(message)

@@ -66,7 +66,12 @@ _DIRECTIONS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 # A grid value that went through text or single precision is still that grid point.
 _SAME_POINT = 1e-6
 _LINEAR_TICKS = 6
-_MODEL_NAMES = {"mlp": "mlp 128-128", "conv": "three-layer conv", "custom": "your model"}
+_MODEL_NAMES = {
+    "mlp": "mlp 128-128",
+    "conv": "three-layer conv",
+    "encoder_decoder": "encoder-decoder",
+    "custom": "your model",
+}
 _NORM_NAMES = {"linf": "ℓ∞", "l2": "ℓ2"}
 _REGULARIZER_NAMES = {
     "gradient": "input-gradient penalty",
@@ -427,15 +432,15 @@ def describe(attributes: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str,
     if "regularizer" not in attributes:
         models = "your model" if shape == (1,) else f"{shape[0]} models of yours"
         attack = f"{_NORM_NAMES[attributes['norm']]} PGD"
+        data = one_line(str(attributes["data"]))
         return {
             "title": TITLE,
-            "subtitle": " · ".join(
-                (one_line(str(attributes["data"])), models, attack, "not trained here")
-            ),
+            "subtitle": " · ".join((data, *_goal(attributes), models, attack, "not trained here")),
             "regularizer": "",
         }
     parts = (
         one_line(str(attributes["data"])),
+        *_goal(attributes),
         _MODEL_NAMES.get(attributes["model"], str(attributes["model"])),
         f"{shape[0]} × {shape[1]} networks",
         f"{_NORM_NAMES[attributes['norm']]} PGD",
@@ -446,6 +451,15 @@ def describe(attributes: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str,
         "subtitle": " · ".join(parts),
         "regularizer": _REGULARIZER_NAMES[attributes["regularizer"]],
     }
+
+
+def _goal(attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say what the loss of a regression is, and what its accuracy."""
+    if "task" not in attributes:
+        return ()
+    task = attributes["task"]
+    within = f"accuracy: share within {task['tolerance']:g} {task['unit']}".rstrip()
+    return one_line(task["loss"]), one_line(within)
 
 
 def _around(position: float) -> list[tuple[int, float]]:
@@ -467,13 +481,19 @@ def _plain_exponent(text: str) -> str:
 
 
 def lens_arrays(lens: Lens) -> dict[str, NDArray[np.float32]]:
-    """Take what is drawn of a lens: pictures of the input's shape, and probabilities."""
-    arrays = {
-        "image": lens.image,
-        "attacked": lens.attacked,
-        "probability": lens.probability,
-        "attacked_probability": lens.attacked_probability,
-    }
+    """Take what is drawn of a lens: pictures, and probabilities or outputs."""
+    arrays: dict[str, NDArray[Any]] = {"image": lens.image, "attacked": lens.attacked}
+    if isinstance(lens.y, int):
+        arrays |= {
+            "probability": lens.probability,
+            "attacked_probability": lens.attacked_probability,
+        }
+    else:
+        arrays |= {
+            "target": lens.y,
+            "output": lens.output,
+            "attacked_output": lens.attacked_output,
+        }
     for name in ("position_std", "momentum_std"):
         values, error = getattr(lens, name), getattr(lens, f"{name}_error")
         if values is not None:

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div
 
-from qwidgets.attacks import Ball, L2Ball, LinfBall, fgsm, kl_pgd, pgd, robust_accuracy, take
+from qwidgets.attacks import (
+    Ball,
+    L2Ball,
+    LinfBall,
+    fgsm,
+    kl_pgd,
+    pgd,
+    robust_accuracy,
+    take,
+    withstands,
+)
 from qwidgets.data import Dataset, load_data
 from qwidgets.models import batched_forward, build_model, stack_parameters
 
@@ -702,3 +712,23 @@ def test_wrong_settings_are_refused(
 ) -> None:
     with pytest.raises(error, match=match):
         call(attack, digits, **changes)
+
+
+def test_which_inputs_withstand_is_what_robust_accuracy_counts() -> None:
+    generator = torch.Generator().manual_seed(2)
+    x = torch.rand((60, 2), generator=generator)
+    y = (x[:, 0] > 0.5).long()
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([0.5 - x[..., 0], x[..., 0] - 0.5], -1)
+
+    # A linear model: what lies further from its boundary than the radius withstands it.
+    radii = [0.2, 0.0, 0.1]
+    found = withstands(model, x, y, radii, steps=20, batch_size=25, seed=1)
+    margin = (x[:, 0] - 0.5).abs().numpy()
+    np.testing.assert_array_equal(found, margin > np.array(radii)[:, None])
+    accuracy = robust_accuracy(model, x, y, radii, steps=20, batch_size=25, seed=1)
+    np.testing.assert_array_equal(found.mean(-1), accuracy)
+    many = withstands(model, x.expand(3, 60, 2), y[None], radii, steps=20)
+    assert many.shape == (3, 3, 60)
+    assert (many == found).all()

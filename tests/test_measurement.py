@@ -46,7 +46,9 @@ def probes(data):
     first = [(data.test_labels == label).nonzero()[:3, 0] for label in range(data.classes)]
     return Probes(
         inputs=data.test_inputs,
+        y=data.test_labels,
         labels=data.test_labels,
+        task=data.task,
         packets=torch.stack(first),
         width=0.4,
         reference_epsilon=0.1,
@@ -253,3 +255,10 @@ def test_nothing_but_nan_has_no_median():
     median, error = median_with_error(np.full((2, 3), np.nan))
     assert np.isnan(median).all()
     assert np.isnan(error).all()
+
+
+def test_accuracies_of_the_labels_add_up_to_that_of_all(record, probes):
+    images = np.bincount(probes.labels, minlength=len(probes.packets))
+    together = (record["label_accuracy"] * images[:, None]).sum(1) / images.sum()
+    np.testing.assert_allclose(together, record["robust_accuracy"], atol=1e-12)
+    assert record["label_accuracy"].std(1).max() > 0

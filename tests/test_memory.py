@@ -16,7 +16,7 @@ from qwidgets.sweep import _Arguments, _plan
 
 # Runs a sweep in a process of its own and prints by how much its memory grew at most.
 GROWTH = """
-import re, sys, torch, qwidgets as qw
+import ctypes, gc, re, sys, torch, qwidgets as qw
 torch.set_num_threads(1)
 
 def memory(which):
@@ -26,6 +26,8 @@ def memory(which):
 settings = eval(sys.argv[1])
 qw.sweep(epsilon=[0.1], regularization=[0.1], epochs=1, train_size=100, test_size=50,
          data="digits", model=settings["model"], progress=False)
+gc.collect()
+ctypes.CDLL(None).malloc_trim(0)  # what is kept for the next operation is not counted twice
 open("/proc/self/clear_refs", "w").write("5")  # the peak begins again
 before = memory("VmRSS")
 qw.sweep(**settings, progress=False)

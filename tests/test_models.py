@@ -19,11 +19,11 @@ from qwidgets.models import (
     batched_forward,
     build_model,
     evaluating,
-    log_odds_against,
     packet_loss,
     stack_parameters,
     unstack,
 )
+from qwidgets.tasks import log_odds_against
 
 
 def images(*shape: int, classes: int = 10) -> Dataset:
@@ -560,7 +560,7 @@ def test_several_labels_share_one_evaluation(digits: Dataset, labels: Any) -> No
 def test_packet_loss_tells_the_shape_of_one_input(digits: Dataset) -> None:
     loss = packet_loss(build_model("conv", digits), 0, list(digits.input_shape))  # type: ignore[arg-type]
     assert loss.input_shape == (1, 8, 8)
-    assert loss.labels == (0,)
+    assert loss.y.tolist() == [0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

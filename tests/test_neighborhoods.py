@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import qwidgets as qw
-from qwidgets.neighborhoods import SAMPLES, VARIABLES
+from qwidgets.measurement import Probes
+from qwidgets.neighborhoods import VARIABLES
 
 SMALL = {
     "epsilon": [0, 0.2],
@@ -71,7 +72,7 @@ def test_the_radii_are_those_of_the_estimator(sweep, images, label):
     expected = qw.uncertainty(
         qw.packet_loss(network, label, images.input_shape),
         qw.Neighborhood(centers, radius, clip=images.value_range),
-        samples=SAMPLES,
+        samples=Probes.neighborhood_samples,
         seed=3,
     )
     torch.set_num_threads(threads)

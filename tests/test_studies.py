@@ -216,7 +216,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_one_run(tmp_path, setting):
 def test_another_seed_or_a_damaged_part_is_done_again(tmp_path, setting):
     calls = []
     list(iterate_study(toy(calls, []), setting, tmp_path))
-    (setting.folder / "toy-second.json").write_text("{", "utf-8")
+    (setting.folder / "second.json").write_text("{", "utf-8")
     list(iterate_study(toy(calls, []), setting, tmp_path))
     assert calls == ["first", "second", "second"]
 

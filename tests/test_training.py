@@ -52,7 +52,8 @@ def trained(data, epsilon, regularization, *, rates=None, **changes):
 
 
 def attacked_alone(network, x, y, radius, chosen, seed):
-    ball = {"norm": chosen.norm, "steps": chosen.attack_steps, "seed": seed}
+    step_size = chosen.attack_step * radius / chosen.attack_steps
+    ball = {"norm": chosen.norm, "steps": chosen.attack_steps, "seed": seed, "step_size": step_size}
     if radius == 0 or chosen.objective == "clean":
         return x
     if chosen.objective == "fgsm":
@@ -134,6 +135,15 @@ def test_every_objective_and_warm_up_is_that_of_a_network_alone(data, objective,
     last = trained(data, *zip(*grid, strict=True), objective=objective, warm_up=warm_up)
     for index, (epsilon, value) in enumerate(grid):
         assert_trained_as_alone(last, data, index, epsilon, value, chosen)
+
+
+@pytest.mark.parametrize("objective", ["pgd", "trades"])
+def test_steps_of_the_attack_are_as_long_as_asked(data, objective):
+    chosen = settings(objective=objective, attack_step=1.0)
+    short = trained(data, [0.1], [0.0], objective=objective, attack_step=1.0)
+    assert_trained_as_alone(short, data, 0, 0.1, 0.0, chosen)
+    default = trained(data, [0.1], [0.0], objective=objective)
+    assert short.train_loss[0] != default.train_loss[0]
 
 
 def test_every_network_may_have_its_own_learning_rate(data):
@@ -412,6 +422,7 @@ def test_networks_trained_by_several_threads_are_those_of_one(digits):
             r"objective must be one of .*, got 'trade' \(did you mean 'trades'",
         ),
         ({"objective": "fgsm", "norm": "l2"}, "norm must be 'linf' for the objective 'fgsm'"),
+        ({"attack_step": -1.0}, "attack_step must be a positive finite number, got -1.0"),
         ({"warm_up": 1.5}, "warm_up must be a share of the training, 0 to 1, got 1.5"),
         ({"warm_up": float("nan")}, "warm_up must be .* got nan"),
     ],

@@ -69,6 +69,8 @@ export interface WireLens {
   radius?: number;
   range?: [number, number];
   shape?: number[];
+  /** Of the targets of a regression; empty where there are classes. */
+  unit?: string;
   values?: Record<string, WireArray>;
 }
 

@@ -4,7 +4,7 @@
 import type { WireLens } from "./contract";
 import type { Cube } from "./cube";
 import { h, percent, say, setting, significant, withError } from "./dom";
-import { type Reading, Seen, tableOf } from "./pixels";
+import { type Answer, type Reading, rootMeanSquare, Seen, tableOf } from "./pixels";
 import type { Table } from "./readings";
 import type { Choice, Choices } from "./state";
 import { onTheme, RAMPS, type Ramp, ramp } from "./theme";
@@ -94,7 +94,11 @@ export class Lens {
     attacked: new Picture("qw-lens-attacked"),
     position: new Picture("qw-lens-position"),
     momentum: new Picture("qw-lens-momentum"),
+    target: new Picture("qw-lens-target"),
+    output: new Picture("qw-lens-output"),
+    attackedOutput: new Picture("qw-lens-attacked-output"),
   };
+  private readonly saying = h("p");
   private readonly rows = h("ol", { class: "qw-lens-classes" });
   private readonly note = h("span", { class: "qw-note" });
   private readonly readout = h("p", { class: "qw-lens-readout", "aria-live": "polite" });
@@ -116,7 +120,7 @@ export class Lens {
     "div",
     { class: "qw-lens-body" },
     this.strip,
-    h("div", { class: "qw-lens-said" }, h("p", {}, "class probabilities"), this.rows),
+    h("div", { class: "qw-lens-said" }, this.saying, this.rows),
   );
   readonly element = h(
     "section",
@@ -216,7 +220,9 @@ export class Lens {
     };
     const grey: Ramp = (share) => [255 * share, 255 * share, 255 * share];
     const ends = { low: significant(low, 2), high: significant(high, 2) };
-    pictures.image.caps(`image, class ${this.name(seen.of.label ?? 0)}`);
+    const name = this.name(seen.of.label ?? 0);
+    const asColors = channels === 3 ? "; channels as red, green, blue" : "";
+    pictures.image.caps(seen.answer ? `input, ${name}${asColors}` : `image, class ${name}`);
     pictures.image.draw(seen, picture(seen.image, byte), { colors: grey, ...ends });
     pictures.attacked.caps("attacked image");
     pictures.attacked.draw(seen, picture(seen.attacked, byte), { colors: grey, ...ends });
@@ -266,8 +272,51 @@ export class Lens {
         high: significant(largest, 2),
       });
     }
-    this.drawClasses(seen);
+    for (const part of [pictures.target, pictures.output, pictures.attackedOutput])
+      part.element.hidden = !seen.answer?.pictured;
+    this.saying.textContent = seen.answer ? "root mean squared error" : "class probabilities";
+    if (seen.answer) this.drawAnswer(seen, seen.answer);
+    else this.drawClasses(seen);
     this.point(this.pixel);
+  }
+
+  private drawAnswer(seen: Seen, { target, output, attacked, pictured }: Answer): void {
+    const line = (name: string, text: string) =>
+      h("li", {}, h("span", {}, name), h("span", {}), h("span", {}, text));
+    const lines = [
+      line("clean", this.amount(rootMeanSquare(output, target))),
+      line("attacked", this.amount(rootMeanSquare(attacked, target))),
+    ];
+    if (target.length === 1)
+      for (const [name, values] of [
+        ["target", target],
+        ["says", output],
+        ["says attacked", attacked],
+      ] as const)
+        lines.push(line(name, this.amount(values[0] as number)));
+    this.rows.replaceChildren(...lines);
+    if (!pictured) return;
+    // One scale for all three, so that colours compare.
+    const all = [target, output, attacked];
+    const low = Math.min(...all.map((values) => Math.min(...values)));
+    const high = Math.max(...all.map((values) => Math.max(...values)));
+    const colors = ramp(this.element, RAMPS.sequential);
+    const ends = { colors, low: significant(low, 2), high: significant(high, 2) };
+    const unit = seen.of.unit ? ` (${seen.of.unit})` : "";
+    for (const [part, name, values] of [
+      [this.pictures.target, "target", target],
+      [this.pictures.output, "output", output],
+      [this.pictures.attackedOutput, "output under attack", attacked],
+    ] as const) {
+      part.caps(name + unit);
+      const share = (pixel: number) => ((values[pixel] as number) - low) / (high - low || 1);
+      part.draw(seen, (pixel) => colors(share(pixel)), ends);
+    }
+  }
+
+  /** An amount in the unit of the targets. */
+  private amount(value: number): string {
+    return `${signed(value, false)} ${this.seen?.of.unit ?? ""}`.trim();
   }
 
   private drawClasses(seen: Seen): void {
@@ -313,17 +362,23 @@ export class Lens {
   private verdict(): string {
     const { seen } = this;
     if (!seen) return "";
+    const radius = setting(seen.of.attack_epsilon ?? 0);
+    const stays = "This page has no kernel: the lens stays with this network and image.";
+    const rest =
+      !this.live() && this.elsewhere ? stays : seen.of.message || "Point at a pixel to read it.";
+    if (seen.answer) {
+      const { target, output, attacked } = seen.answer;
+      const [before, after] = [output, attacked].map((v) => this.amount(rootMeanSquare(v, target)));
+      return `Clean it is off by ${before}, attacked at radius ${radius} by ${after}. ${rest}`;
+    }
     const top = (values: Float32Array) => values.indexOf(Math.max(...values));
     const [a, b] = [top(seen.probability), top(seen.attackedProbability)];
     const says = (c: number, values: Float32Array) =>
       c < 0 ? "nothing" : `${this.name(c)} (${percent(values[c] as number)})`;
-    const radius = setting(seen.of.attack_epsilon ?? 0);
     const before = says(a, seen.probability);
     const after = says(b, seen.attackedProbability);
     const told = `Clean it is read as ${before}, attacked at radius ${radius} as ${after}. `;
-    const stays = "This page has no kernel: the lens stays with this network and image.";
-    if (!this.live() && this.elsewhere) return told + stays;
-    return told + (seen.of.message || "Point at a pixel to read it.");
+    return told + rest;
   }
 
   private name(c: number): string {
@@ -389,6 +444,15 @@ export function describe(seen: Seen, pixel: number): string {
   if (reading.position && reading.momentum) {
     const spread = (values: [number, number][]) => list(values.map((pair) => withError(...pair)));
     parts.push(`σx ${spread(reading.position)}`, `σp ${spread(reading.momentum)}`);
+  }
+  if (seen.answer?.pictured) {
+    const { target, output, attacked } = seen.answer;
+    for (const [name, values] of [
+      ["target", target],
+      ["output", output],
+      ["under attack", attacked],
+    ] as const)
+      parts.push(`${name} ${signed(values[pixel] as number, false)}`);
   }
   return parts.join(" · ");
 }

@@ -278,6 +278,8 @@ export class PhaseSpace implements Readable {
     if (this.canvas.height !== size[1]) this.canvas.height = size[1];
     const context = this.canvas.getContext("2d");
     if (!context) return;
+    // Its edges are not quite opaque: what was drawn before must not show through.
+    context.globalCompositeOperation = "copy";
     context.imageSmoothingEnabled = true;
     context.imageSmoothingQuality = "high";
     // The part of the packet's own grid that the axis shows; cells are centred on their points.

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { WireArray, WireLens } from "./contract";
-import { layout, Seen } from "./pixels";
+import { layout, rootMeanSquare, Seen, tableOf } from "./pixels";
 
 function wire(shape: number[], values: number[]): WireArray {
   return { dtype: "float32", shape, data: new DataView(Float32Array.from(values).buffer) };
@@ -37,6 +37,41 @@ function lens(shape: number[], change: Partial<WireLens> = {}): WireLens {
     ...change,
   };
 }
+
+describe("a regression", () => {
+  const shape = [3, 2, 2];
+  const numbers = [1, 2, 3, 4];
+  const answered = (outputs: number[]) => {
+    const size = outputs.length * numbers.length;
+    const repeated = (by: number) =>
+      Array.from({ length: size }, (_, i) => (numbers[i % 4] as number) + by);
+    const of = (by: number) => wire([1, 1, size / 2, 2].slice(1), repeated(by));
+    const { probability, attacked_probability, ...rest } = lens(shape).values ?? {};
+    return new Seen(
+      lens(shape, { values: { ...rest, target: of(0), output: of(0.5), attacked_output: of(-2) } }),
+    );
+  };
+
+  it("has outputs in the place of classes, drawn where they have the pixels of the input", () => {
+    const seen = answered([1]);
+    const { answer } = seen;
+    expect(seen.leading(10)).toEqual([]);
+    expect(answer?.pictured).toBe(true);
+    expect(answered([1, 2]).answer?.pictured).toBe(false);
+    expect(new Seen(lens(shape)).answer).toBeNull();
+    if (!answer) throw new Error("no answer");
+    expect(rootMeanSquare(answer.output, answer.target)).toBeCloseTo(0.5, 6);
+    expect(rootMeanSquare(answer.attacked, answer.target)).toBeCloseTo(2, 6);
+  });
+
+  it("is told whole in the table", () => {
+    const { columns, rows } = tableOf(answered([1]), ["all"]);
+    const outputs = rows.filter(([series]) => series === "outputs");
+    expect(outputs).toHaveLength(4);
+    for (const row of outputs) expect(row).toHaveLength(columns.length);
+    expect(outputs[2]?.slice(-4)).toEqual([3, 3, 3.5, 1]);
+  });
+});
 
 describe("layout", () => {
   it.each([

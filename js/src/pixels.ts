@@ -29,13 +29,24 @@ export interface Reading {
   momentum?: [number, number][];
 }
 
+/** Of a regression: what should be, what the network says, and what it says under attack. */
+export interface Answer {
+  target: Float32Array;
+  output: Float32Array;
+  attacked: Float32Array;
+  /** Whether they are images with the pixels of the input. */
+  pictured: boolean;
+}
+
 export class Seen {
   readonly layout: Layout;
   readonly image: Float32Array;
   readonly attacked: Float32Array;
   readonly perturbation: Float32Array;
+  /** Empty where there are no classes. */
   readonly probability: Float32Array;
   readonly attackedProbability: Float32Array;
+  readonly answer: Answer | null;
   /** How much the perturbation must grow to fill the range of the image on either side. */
   readonly amplification: number;
   private readonly spreads = new Map<string, Float32Array>();
@@ -50,8 +61,18 @@ export class Seen {
     this.layout = layout(of.shape ?? []);
     this.image = read("image");
     this.attacked = read("attacked");
-    this.probability = read("probability");
-    this.attackedProbability = read("attacked_probability");
+    this.answer = null;
+    this.probability = this.attackedProbability = new Float32Array();
+    if (values.target) {
+      const { channels, height, width, image } = layout(values.target.shape);
+      const { height: rows, width: columns } = this.layout;
+      const pictured = image && channels === 1 && height === rows && width === columns;
+      const [target, output] = [read("target"), read("output")];
+      this.answer = { target, output, attacked: read("attacked_output"), pictured };
+    } else {
+      this.probability = read("probability");
+      this.attackedProbability = read("attacked_probability");
+    }
     this.perturbation = this.attacked.map((value, i) => value - (this.image[i] as number));
     const [low, high] = this.range;
     const largest = this.perturbation.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
@@ -119,7 +140,15 @@ export class Seen {
   }
 }
 
-/** All that is seen: a row for each channel of a pixel, then one for each class. */
+/** Root of the mean squared error of an answer. */
+export function rootMeanSquare(values: Float32Array, target: Float32Array): number {
+  let sum = 0;
+  for (let i = 0; i < target.length; i++)
+    sum += ((values[i] as number) - (target[i] as number)) ** 2;
+  return Math.sqrt(sum / target.length);
+}
+
+/** All that is seen: a row for each channel of a pixel, then one for each class or output. */
 export function tableOf(seen: Seen | null, labels: readonly string[]): Table {
   const place = ["row", "column", "channel"];
   const spreads = ["position_std", "position_std_error", "momentum_std", "momentum_std_error"];
@@ -137,10 +166,17 @@ export function tableOf(seen: Seen | null, labels: readonly string[]): Table {
       }
     }
     const none = columns.slice(1).map(() => undefined);
+    seen.answer?.target.forEach((value, i) => {
+      const { output, attacked } = seen.answer as Answer;
+      const nothing = [undefined, undefined, undefined];
+      rows.push(["outputs", ...none, ...nothing, i + 1, value, output[i], attacked[i]]);
+    });
     seen.probability.forEach((value, c) => {
       const name = labels[c] ?? String(c);
       rows.push(["classes", ...none, name, value, seen.attackedProbability[c]]);
     });
   }
-  return { columns: [...columns, "class", "probability", "attacked_probability"], rows };
+  const classes = ["class", "probability", "attacked_probability"];
+  const outputs = seen?.answer ? ["coordinate", "target", "output", "attacked_output"] : [];
+  return { columns: [...columns, ...classes, ...outputs], rows };
 }

@@ -7,103 +7,108 @@ figures (SVG), an interactive page and a short text with a verdict for each clai
 from __future__ import annotations
 
 import difflib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qwidgets.data import Dataset
+import qwidgets as qw
 from qwidgets.progress import progress_bar
-from qwidgets.studies import binary, bounds, given, mine, training
+from qwidgets.studies import binary, bounds, mine, regression, training
 from qwidgets.studies.study import Conclusion, Setting, Study, iterate_study
 from qwidgets.sweep import one_core_spared
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
-
-    from torch import nn
 
     from qwidgets.studies.study import Size
 
-__all__ = ["STUDIES", "Conclusion", "Study", "named", "reproduce", "run"]
+__all__ = ["MINE", "STUDIES", "Conclusion", "Study", "lacking", "named", "reproduce"]
 
 STUDIES: dict[str, Study] = {
-    study.name: study for study in (training.STUDY, binary.STUDY, bounds.STUDY)
+    study.name: study for study in (training.STUDY, binary.STUDY, bounds.STUDY, regression.STUDY)
 }
+MINE = mine.NAME
 ALL = "all"
-MINE = "mine"
 
 
 def named(
     name: str,
     *,
-    model: nn.Module | str | None = None,
-    data: Dataset | str | os.PathLike[str] | None = None,
+    model: str | None = None,
+    data: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
     root: str | os.PathLike[str] | None = None,
-    seed: int = 0,
 ) -> Sequence[Study]:
     """Return the study of a name, or all of them.
 
     Parameters
     ----------
     name : str
-        One of `STUDIES`, ``"mine"``, or ``"all"``, which is also ``"mine"`` if a model and data are
-        given.
-    model : torch.nn.Module or str, optional
-        For ``"mine"``: a network, or ``"module:factory"``, which makes it.
-    data : Dataset, str or path, optional
-        For ``"mine"``: what to measure it on: a data set, its name, an ``.npz`` file or a folder.
-    root : path, optional
-        Folder of the files of data that is given by name.
-    seed : int
-        Of the weights that a factory draws.
+        One of `STUDIES`, ``"mine"``, or ``"all"``; the last has ``"mine"`` if a model is given.
+    model, data, weights, root
+        For ``"mine"``; as for `reproduce`.
 
     Raises
     ------
-    TypeError, ValueError
-        Another name, a model without data or the reverse, those of another study, or such as cannot
-        be measured.
-    ImportError, OSError
-        Data that cannot be read.
+    ValueError
+        Another name, or a model, data or weights without the others or for another study.
+    TypeError, ImportError, OSError
+        A model or data that cannot be had; says what to do.
     """
-    known = [*STUDIES, MINE, ALL]
-    if name not in known:
+    theirs = {"model": model, "data": data, "weights": weights}
+    given = [key for key, value in theirs.items() if value is not None]
+    if name == MINE or (name == ALL and given):
+        if model is None or data is None:
+            message = (
+                f"{MINE!r} needs model and data, got {' and '.join(given) or 'neither'}; write for "
+                f"example: qwidgets reproduce {MINE} --model networks:trained --data images.npz, "
+                "for the function trained() in networks.py, and inputs and labels in the file."
+            )
+            raise ValueError(message)
+        own = mine.study(model, data, weights=weights, root=root)
+        return [own] if name == MINE else [*STUDIES.values(), own]
+    if name == ALL:
+        return list(STUDIES.values())
+    if name in STUDIES and given:
+        message = f"{given[0]} is for {MINE!r} alone, got it for {name!r}; leave it out."
+        raise ValueError(message)
+    if name not in STUDIES:
+        known = [*STUDIES, MINE, ALL]
         near = difflib.get_close_matches(str(name), known, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         message = f"name must be one of {', '.join(map(repr, known))}, got {name!r}{hint}."
         raise ValueError(message)
-    absent = [word for word, value in (("model", model), ("data", data)) if value is None]
-    if name in STUDIES and len(absent) < 2:  # noqa: PLR2004 - of two
-        message = f"model and data are only for the study {MINE!r}, got them for {name!r}."
-        raise ValueError(message)
-    if absent and (name == MINE or len(absent) == 1):
-        message = (
-            f"{' and '.join(absent)} must be given for the study {MINE!r}, for example --model "
-            "nets:make (the function make of nets.py, which returns the network) --data "
-            "images.npz (with the arrays inputs and labels)."
-        )
-        raise ValueError(message)
-    chosen = [STUDIES[name]] if name in STUDIES else []
-    if name == ALL:
-        chosen = list(STUDIES.values())
-    if model is not None and data is not None:
-        options = " --model MODULE:FACTORY --data DATA"
-        if isinstance(model, str) and not isinstance(data, Dataset):
-            options = f" --model {model} --data {os.fspath(data)}"
-        network = given.load_model(model, seed=seed) if isinstance(model, str) else model
-        held = data if isinstance(data, Dataset) else given.load_given(data, root=root)
-        chosen.append(mine.study(network, held, options=options))
-    return chosen
+    return [STUDIES[name]]
+
+
+def lacking(study: Study, root: str | os.PathLike[str] | None) -> str:
+    """Say which data a study needs and cannot have, and what to do; nothing if it has all.
+
+    Parameters
+    ----------
+    study : Study
+    root : path or None
+        Folder of the files of MNIST and CIFAR-10.
+    """
+    reasons = []
+    for name in study.data:
+        try:
+            qw.load_data(name, root=root, train_size=1, test_size=1)
+        except (OSError, ValueError) as error:
+            reasons.append(str(error))
+    return " ".join(reasons)
 
 
 def reproduce(
     name: str,
     output: str | os.PathLike[str],
     *,
-    model: nn.Module | str | None = None,
-    data: Dataset | str | os.PathLike[str] | None = None,
     quick: bool = False,
     root: str | os.PathLike[str] | None = None,
     seed: int = 0,
+    model: str | None = None,
+    data: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Conclusion:
     """Run one study and write what it found; interrupted and called again, it goes on.
@@ -111,19 +116,26 @@ def reproduce(
     Parameters
     ----------
     name : str
-        One of `STUDIES`, or ``"mine"``.
+        One of `STUDIES`, or ``"mine"``: a network of your own.
     output : path
         Folder for tables, figures, page and report, made with its parents.
-    model : torch.nn.Module or str, optional
-        For ``"mine"``: a network, or ``"module:factory"``, which makes it.
-    data : Dataset, str or path, optional
-        For ``"mine"``: what to measure it on: a data set, its name, an ``.npz`` file or a folder.
     quick : bool
         Stay within ten minutes on two cores.
     root : path, optional
         Folder of the files of MNIST and CIFAR-10, for studies that need them.
     seed : int
         Of every random stream; the same seed gives the same tables.
+    model : str, optional
+        For ``"mine"``: ``module:factory``, found as Python finds modules from the current folder; a
+        function or class that returns a `torch.nn.Module` without arguments, or such a module. It
+        may load its weights itself.
+    data : str, optional
+        For ``"mine"``: the name of a data set, a folder with the files of MNIST or CIFAR-10, or an
+        ``.npz`` file with ``inputs`` and ``labels`` (all are measured) or ``test_inputs`` and
+        ``test_labels``; it may hold ``class_names``, ``value_range``, and ``mean`` and ``std`` if
+        the network was trained on ``(x - mean) / std``.
+    weights : path, optional
+        For ``"mine"``: a state dict to load into the model, by `torch.save` or as safetensors.
     progress : bool
         Show a progress bar.
 
@@ -134,14 +146,20 @@ def reproduce(
 
     Raises
     ------
-    TypeError, ValueError
-        An unknown name, or ``"all"``, which is several; a model or data that cannot be measured.
+    ValueError
+        An unknown name, or ``"all"``, which is several; data that are missing.
+    TypeError, ImportError, OSError
+        A model or data of your own that cannot be had.
     KeyboardInterrupt
         Interrupted; what is finished is kept.
     """
-    study, *others = named(name, model=model, data=data, root=root, seed=seed)
+    study, *others = named(name, model=model, data=data, weights=weights, root=root)
     if others:
         message = f"name must be a single study, got {name!r}; call it for each of STUDIES."
+        raise ValueError(message)
+    missing = lacking(study, root)
+    if missing:
+        message = f"data of the study {name!r} are missing: {missing}"
         raise ValueError(message)
     return run(study, output, quick=quick, root=root, seed=seed, progress=progress)
 
@@ -150,16 +168,27 @@ def run(
     study: Study,
     output: str | os.PathLike[str],
     *,
-    quick: bool = False,
-    root: str | os.PathLike[str] | None = None,
-    seed: int = 0,
+    quick: bool,
+    root: str | os.PathLike[str] | None,
+    seed: int,
     progress: bool = True,
 ) -> Conclusion:
-    """Run a study as `reproduce` does."""
+    """Do what `reproduce` does, of a study whose data are there.
+
+    Parameters
+    ----------
+    study : Study
+    output, quick, root, seed, progress
+        As for `reproduce`.
+
+    Returns
+    -------
+    Conclusion
+    """
     folder = Path(output)
     # Runs with other settings keep their own: none of them undoes another.
     size: Size = "quick" if quick else "full"
-    parts = folder / "parts" / "-".join(filter(None, (size, str(seed), study.given[:12])))
+    parts = folder / "parts" / f"{size}-{seed}"
     parts.mkdir(parents=True, exist_ok=True)
     setting = Setting(size=size, seed=seed, root=None if root is None else Path(root), folder=parts)
     conclusion = None

@@ -1,18 +1,25 @@
-"""Study: the claims that need no training, on a network of your own."""
+"""Study of a network of your own: what can be checked without training it.
+
+``qwidgets reproduce mine --model module:factory --data path``. The network is measured as it is;
+`study` makes the study from what was given, and refuses what cannot be meant before any work.
+"""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import math
-import time
-import warnings
-from typing import TYPE_CHECKING, NamedTuple, final
+import shlex
+import sys
+import zipfile
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import norm, spearmanr
-from scipy.stats import t as student
+from scipy.stats import rankdata
+from torch import nn
 
 import qwidgets as qw
 from qwidgets.studies.study import (
@@ -21,91 +28,276 @@ from qwidgets.studies.study import (
     Conclusion,
     Study,
     columns,
-    kept,
     measured,
     within,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    import os
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
-    from torch import Tensor, nn
 
     from qwidgets.studies.study import Columns, Row, Setting, Table, Verdict, Work
 
+NAME = "mine"
 HALF = 0.5
-# Of a section, whose loss a network may compute in single precision.
-QUADRATURE = 1e-3
-CONFIDENCE = 0.95
-# Radii of attacks, in units of the radius of the neighborhoods.
-SHARES = (0, 0.125, 0.25, 0.5, 0.75, 1, 1.5, 2, 3)
-# Attacks look this many units far for the radius that breaks an image, by halving.
-FARTHEST = 4
-HALVINGS = 8
-# A rank correlation of fewer has no interval.
-FEWEST = 4
-_RADII = {"digits": 0.1, "mnist": 0.1, "cifar10": 8 / 255, "moons": 0.2}
+ROUNDING = 1e-6
+# Radii at which images are attacked one by one, in units of the neighbourhood's radius.
+LADDER = tuple(np.linspace(0, 2, 17).tolist())
+FEWEST = 5
+"""Fewer pairs say nothing about a correlation."""
+
+_MNIST = ("t10k-images-idx3-ubyte", "t10k-images-idx3-ubyte.gz")
+_ARRAYS = ("inputs", "labels", "test_inputs", "test_labels", "class_names", "value_range")
+_NORMALIZATION = ("mean", "std")
 
 
-class Plan(NamedTuple):
-    """How much a size asks for.
-
-    Test images, images with a section over all classes, evaluations of a neighborhood.
-    """
-
-    test_size: int
-    images: int
-    samples: int
+# What is given
 
 
-PLANS = {
-    "smallest": Plan(60, 20, 256),
-    "quick": Plan(500, 120, 2048),
-    "full": Plan(2000, 600, 8192),
-}
+class Given(NamedTuple):
+    """A network and the data to measure it on."""
+
+    model: nn.Module
+    data: qw.Dataset
+    normalization: tuple[Any, Any] | None
 
 
-def radius(data: qw.Dataset) -> float:
-    """Return the reference radius of a data set, that of `qwidgets.sweep`, in input units."""
-    low, high = data.value_range
-    return _RADII.get(data.name, 0.1 * (high - low))
-
-
-def fingerprint(model: nn.Module, data: qw.Dataset) -> str:
-    """Checksum of a network's weights, of what it answers, and of the data.
-
-    The answers tell networks apart that differ in code alone. They are rounded, so that the order
-    in which a machine adds up does not count.
-    """
-    digest = hashlib.sha256(data.checksum.encode())
-    for name, value in model.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(content.numpy().tobytes())
-    answers = _some_losses(model, data).flatten().tolist()
-    digest.update(" ".join(f"{value:.3g}" for value in answers).encode())
-    return digest.hexdigest()
-
-
-def _some_losses(model: nn.Module, data: qw.Dataset) -> Tensor:
-    loss = qw.packet_loss(model, range(data.classes), data.input_shape)
-    with torch.no_grad():
-        return loss(data.test_inputs[:16].flatten(1))
-
-
-def study(model: nn.Module, data: qw.Dataset, *, options: str = "") -> Study:
-    """Make the study of a network; whether it can be measured is found before any work.
+def load_model(place: str, weights: str | os.PathLike[str] | None = None) -> nn.Module:
+    """Make the network that ``module:factory`` names.
 
     Parameters
     ----------
-    model : torch.nn.Module
-        Maps ``(n, *data.input_shape)`` to logits ``(n, classes)``. It stays as it is: copies in
-        eval mode are measured, on its device.
-    data : Dataset
-        Its test inputs are used.
-    options : str
-        What the command says after the name of the study.
+    place : str
+        A module, found as Python finds it from the current folder, a colon, and a name in it: of a
+        function or class that returns a `torch.nn.Module` without arguments, or of such a module.
+        The factory may load its weights itself.
+    weights : path, optional
+        A file with the weights to load into it: a state dict, by `torch.save` or as safetensors.
+
+    Raises
+    ------
+    TypeError, ValueError, ImportError, FileNotFoundError
+        What is wrong with which part, and what to do.
+    """
+    name, colon, attribute = place.partition(":")
+    if not (name and colon and attribute):
+        message = (
+            f"model must be module:factory, got {place!r}; write for example --model "
+            "networks:trained for the function trained() in networks.py in the current folder."
+        )
+        raise ValueError(message)
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    found: object = _imported(name, place)
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            message = (
+                f"model must name something in {name!r}, got {place!r}, but there is no {part!r}; "
+                "check its spelling."
+            )
+            raise ValueError(message)
+        found = getattr(found, part)
+    model = found if isinstance(found, nn.Module) else _made(found, place)
+    if weights is not None:
+        _load_weights(model, Path(weights))
+    return model
+
+
+def _imported(name: str, place: str) -> object:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if name == missing or name.startswith(f"{missing}."):
+            message = (
+                f"model must name a module that can be imported, got {place!r}: there is no "
+                f"{missing!r} in {Path.cwd()} or among the installed packages; go to its folder, "
+                "or install it."
+            )
+        else:
+            message = f"model {place!r} needs the module {missing!r}, which is missing; install it."
+        raise ImportError(message) from error
+    # A file of one's own may fail in any way; a script may even end the process.
+    except (Exception, SystemExit) as error:
+        message = (
+            f"model must name a module that can be imported, but {name!r} fails with "
+            f"{type(error).__name__}: {error}; what a script does when it is run belongs below "
+            'if __name__ == "__main__".'
+        )
+        raise ImportError(message) from error
+
+
+def _made(factory: object, place: str) -> nn.Module:
+    if not callable(factory):
+        message = (
+            f"model must name a function or class that makes a torch.nn.Module, but {place!r} is "
+            f"of type {type(factory).__name__}."
+        )
+        raise TypeError(message)
+    try:
+        model: object = factory()
+    except (Exception, SystemExit) as error:
+        message = (
+            f"model must name a factory that needs no arguments, but {place!r} fails with "
+            f"{type(error).__name__}: {error}; wrap it in a function that gives it what it needs."
+        )
+        raise ValueError(message) from error
+    if not isinstance(model, nn.Module):
+        message = (
+            f"model must name a factory that returns a torch.nn.Module, but {place!r} returns "
+            f"{type(model).__name__}; return the network."
+        )
+        raise TypeError(message)
+    return model
+
+
+def _load_weights(model: nn.Module, path: Path) -> None:
+    if not path.is_file():
+        message = f"weights must be a file, but there is none at {path}."
+        raise FileNotFoundError(message)
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: object = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    # An unpickler and a parser of someone else's format: they may fail in any way.
+    except Exception as error:
+        message = (
+            f"weights must be a state dict, by torch.save(model.state_dict(), path) or as "
+            f"safetensors, but {path} cannot be read as one: {error}"
+        )
+        raise ValueError(message) from error
+    if not isinstance(state, dict):
+        message = (
+            f"weights must be a state dict, got {type(state).__name__} in {path}; save "
+            "model.state_dict()."
+        )
+        raise TypeError(message)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        message = f"weights in {path} must be those of the model, but: {error}"
+        raise ValueError(message) from error
+
+
+def load_data(
+    place: str, root: str | os.PathLike[str] | None = None
+) -> tuple[qw.Dataset, tuple[Any, Any] | None]:
+    """Load what ``--data`` names, and the normalisation of the network if the data tell it.
+
+    Parameters
+    ----------
+    place : str
+        A data set that `qwidgets.load_data` knows, by its name; a folder with the files of MNIST or
+        CIFAR-10; or an ``.npz`` file. The file holds ``inputs`` (n, ...) and ``labels`` (n,), all
+        of which are measured, or the ones to measure as ``test_inputs`` and ``test_labels``; it may
+        hold ``class_names``, ``value_range`` (low, high), and ``mean`` and ``std`` where the
+        network was trained on ``(x - mean) / std``.
+    root : path, optional
+        Folder of the files of a named data set.
+
+    Raises
+    ------
+    TypeError, ValueError, FileNotFoundError, ConnectionError
+        What is wrong, and what to do.
+    """
+    if place in {"digits", "moons", "mnist", "cifar10"}:
+        named = place in {"mnist", "cifar10"}
+        return qw.load_data(place, root=root if named else None), None
+    path = Path(place)
+    if path.is_dir():
+        return qw.load_data(_kind_of_folder(path), root=path), None
+    if not path.is_file():
+        message = (
+            "data must be digits, moons, mnist, cifar10, a folder with the files of MNIST or "
+            f"CIFAR-10, or an .npz file, but there is nothing at {place!r}."
+        )
+        raise FileNotFoundError(message)
+    arrays = _arrays(path)
+    normalization = None
+    if any(name in arrays for name in _NORMALIZATION):
+        if not all(name in arrays for name in _NORMALIZATION):
+            message = f"data in {path} must hold both mean and std, or neither; add the other."
+            raise ValueError(message)
+        normalization = (arrays["mean"], arrays["std"])
+    inputs, labels = (arrays.get(f"test_{name}", arrays.get(name)) for name in _ARRAYS[:2])
+    given: dict[str, Any] = {}
+    if "class_names" in arrays:
+        given["class_names"] = [str(name) for name in np.atleast_1d(arrays["class_names"])]
+    if "value_range" in arrays:
+        ends = np.ravel(arrays["value_range"])
+        if len(ends) != 2:  # noqa: PLR2004
+            message = f"value_range in {path} must be two numbers, (low, high), got {len(ends)}."
+            raise ValueError(message)
+        given["value_range"] = (float(ends[0]), float(ends[1]))
+    assert inputs is not None
+    assert labels is not None
+    # Nothing is trained: what is measured stands in the place of training data.
+    data = qw.Dataset.from_arrays(
+        inputs, labels, test_inputs=inputs, test_labels=labels, name=path.stem, **given
+    )
+    return data, normalization
+
+
+def _kind_of_folder(path: Path) -> str:
+    inner = {
+        "mnist": [path / name for name in _MNIST] + [path / "mnist" / name for name in _MNIST],
+        "cifar10": [*path.glob("test_batch*.bin*"), *path.glob("cifar10/test_batch*.bin*")],
+    }
+    there = [name for name, files in inner.items() if any(file.is_file() for file in files)]
+    if len(there) == 1:
+        return there[0]
+    message = f"data must be a folder with the files of MNIST or of CIFAR-10, but {path} holds " + (
+        "both; name the folder of one." if there else "neither; arrays go in an .npz file."
+    )
+    raise ValueError(message)
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                message = f"data in {path} must be named arrays; write them with numpy.savez."
+                raise TypeError(message)
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        message = (
+            f"data must be an .npz file of plain arrays, but {path} cannot be read as one "
+            f"({error}); write it with numpy.savez(path, inputs=..., labels=...)."
+        )
+        raise ValueError(message) from error
+    known = {*_ARRAYS, *_NORMALIZATION}
+    one_pair = {"inputs", "labels"} <= arrays.keys()
+    other = {"test_inputs", "test_labels"}
+    if not (other <= arrays.keys() or (one_pair and not other & arrays.keys())):
+        message = (
+            f"data in {path} must hold inputs and labels, or test_inputs and test_labels, got "
+            f"{', '.join(sorted(arrays)) or 'nothing'}; known names are {', '.join(sorted(known))}."
+        )
+        raise ValueError(message)
+    return arrays
+
+
+def study(
+    model: str,
+    data: str,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    root: str | os.PathLike[str] | None = None,
+) -> Study:
+    """Make the study of a network of your own.
+
+    Parameters
+    ----------
+    model, weights
+        As for `load_model`.
+    data, root
+        As for `load_data`.
 
     Returns
     -------
@@ -113,513 +305,398 @@ def study(model: nn.Module, data: qw.Dataset, *, options: str = "") -> Study:
 
     Raises
     ------
-    TypeError, ValueError
-        As `qwidgets.measure`; also weights that are not there or not finite.
+    TypeError, ValueError, ImportError, FileNotFoundError, ConnectionError
+        As those; also a model that is no classifier of the data.
     """
-    # Meant for its checks: nothing is measured before the first step.
-    qw.iterate_measurement(model, data).close()
-    _check_weights(model)
-    subject = _Subject(model, data)
+    samples, normalization = load_data(data, root)
+    given = Given(load_model(model, weights), samples, normalization)
+    # Refuses what cannot be measured, before anything is done.
+    qw.iterate_measurement(given.model, given.data, normalization=normalization).close()
+    arguments = {"model": model, "data": data, "weights": weights}
+    work = _Work(given)
     return Study(
-        name="mine",
-        title=f"A network of your own: {type(model).__name__} on {data.name}",
-        source="The claims of arXiv 2205.01493 that need no training, and the bound that holds.",
-        cost=_cost(model, data),
-        parts={
-            "accuracy": subject.accuracy,
-            "neighborhoods": subject.neighborhoods,
-            "images": subject.images,
-        },
+        name=NAME,
+        title=f"Your network {model} on {samples.name}",
+        source="Measured as it is, in eval mode, and not trained.",
+        cost="as long as attacking a thousand images and a look at every class take: on two cores "
+        "a minute for a small network",
+        parts={"robustness": work.robustness, "classes": work.classes, "images": work.images},
         conclude=conclude,
-        networks=subject.measurement,
-        options=options,
-        given=fingerprint(model, data),
+        networks=work.page,
+        arguments="".join(
+            f" --{name} {shlex.quote(str(value))}"
+            for name, value in arguments.items()
+            if value is not None
+        ),
+        given=_fingerprint(given),
     )
 
 
-def _check_weights(model: nn.Module) -> None:
-    for name, value in model.state_dict().items():
-        if value.device.type == "meta":
-            message = (
-                f"model must hold its weights, but {name!r} is on the device 'meta', which holds "
-                "none; load them in the factory, on a real device."
-            )
-            raise ValueError(message)
-        if value.is_floating_point() and not value.isfinite().all():
-            message = (
-                f"model must have finite weights, got NaN or infinity in {name!r}; load weights of "
-                "a training that did not diverge."
-            )
-            raise ValueError(message)
+def _fingerprint(given: Given) -> str:
+    digest = hashlib.sha256(given.data.checksum.encode())
+    digest.update(repr((str(given.model), given.normalization)).encode())
+    for name, value in given.model.state_dict().items():
+        digest.update(name.encode())
+        if isinstance(value, torch.Tensor):
+            digest.update(value.detach().cpu().double().numpy().tobytes())
+    return digest.hexdigest()
 
 
-def _cost(model: nn.Module, data: qw.Dataset) -> str:
-    """Count the evaluations, and time a few of them."""
-    evaluations = {size: _evaluations(plan, data) for size, plan in PLANS.items()}
-    images = data.test_inputs[:64].flatten(1)
-    loss = qw.packet_loss(model, 0, data.input_shape)
-    for _ in range(2):  # the first warms up
-        begun = time.perf_counter()
-        x = images.clone().requires_grad_()
-        torch.autograd.grad(loss(x).sum(), x)
-        each = (time.perf_counter() - begun) / len(images)
-    full, quick = (_lasting(each * evaluations[size]) for size in ("full", "quick"))
-    return (
-        f"about {evaluations['full']:.1e} evaluations of the network and its gradient, on this "
-        f"machine {full}; --quick {quick}"
-    )
+# What is measured
 
 
-def _evaluations(plan: Plan, data: qw.Dataset) -> int:
-    accuracy = min(plan.test_size, len(data.test_labels)) * len(SHARES) * 11
-    sections = plan.images * (1024 + HALVINGS * 11)
-    return accuracy + 2 * plan.samples * data.classes + sections
+class _Work:
+    """The parts of the study; the measurement is made once a run."""
 
+    def __init__(self, given: Given) -> None:
+        self._given = given
+        self._done: qw.Measurement | None = None
 
-def _lasting(seconds: float) -> str:
-    minutes = seconds / 60
-    return "less than a minute" if minutes < 1 else f"about {minutes:.0f} minutes"
-
-
-@final
-class _Subject:
-    """The network and the data that the parts of the study measure."""
-
-    def __init__(self, model: nn.Module, data: qw.Dataset) -> None:
-        self._model = model
-        self._data = data
-        self._radius = radius(data)
-        self._width = self._radius * math.sqrt(data.test_inputs[0].numel()) / 2
-        self._found: dict[Setting, qw.Measurement] = {}
-
-    def _tested(self, setting: Setting) -> qw.Dataset:
-        size = min(PLANS[setting.size].test_size, len(self._data.test_labels))
-        return self._data.subset(test=max(size, self._data.classes))
-
-    def _copy(self) -> nn.Module:
-        """Copy in eval mode: in double precision, or in single where the network insists on it."""
-        network = copy.deepcopy(self._model).eval().requires_grad_(requires_grad=False)
-        try:
-            network.double()
-            _some_losses(network, self._data)
-        except (RuntimeError, TypeError):
-            network.float()
-        return network
-
-    def measurement(self, setting: Setting) -> Work[qw.Measurement]:
-        """Measure the network as `qwidgets.measure` does, once."""
-        if setting not in self._found:
-            data = self._tested(setting)
-            work = qw.iterate_measurement(
-                {type(self._model).__name__: self._model},
+    def _measurement(self, setting: Setting) -> Work[qw.Measurement]:
+        data = self._given.data
+        size = min(setting.choose(smallest=100, quick=500, full=1_000), len(data.test_labels))
+        if self._done is None:
+            for state in qw.iterate_measurement(
+                self._given.model,
                 data,
-                attack_epsilon=[self._radius * share for share in SHARES],
-                width=self._width,
-                test_size=len(data.test_labels),
+                normalization=self._given.normalization,
+                test_size=size,
+                probe_images=setting.choose(smallest=3, quick=5, full=7),
+                seed=setting.seed,
+            ):
+                yield state.fraction
+                self._done = state.measurement or self._done
+        assert self._done is not None
+        return self._done
+
+    def robustness(self, setting: Setting) -> Work[Table]:
+        """Attack all images: accuracy against radius, with binomial errors."""
+        found = yield from self._measurement(setting)
+        at = found.dataset.isel(model=0)
+        labels = found.data.test_labels.numpy()
+        return [
+            {
+                "attack_epsilon": radius,
+                "accuracy": float(at.robust_accuracy[index]),
+                "accuracy_error": float(at.robust_accuracy_error[index]),
+                "images": len(labels),
+                "commonest_class": float(np.bincount(labels).max() / len(labels)),
+            }
+            for index, radius in enumerate(at.attack_epsilon.values.tolist())
+        ]
+
+    def classes(self, setting: Setting) -> Work[Table]:
+        """Measure the neighbourhood of every class, pixel by pixel, in double precision.
+
+        The errors are those of the estimates; those of accuracies are binomial.
+        """
+        found = yield from within(self._measurement(setting), 0, 2)
+        at, data = found.dataset.isel(model=0), found.data
+        radius = float(found.dataset.attrs["neighborhood_radius"])
+        place = _reference(at.attack_epsilon.values, radius)
+        network = copy.deepcopy(found.model("model")).double()
+        table: Table = []
+        for label in range(data.classes):
+            images = data.test_inputs[data.test_labels == label].flatten(1).double()
+            work = measured(
+                qw.packet_loss(network, label, data.input_shape),
+                qw.Neighborhood(images, radius, clip=data.value_range),
+                samples=setting.choose(smallest=512, quick=1024, full=4096),
                 seed=setting.seed,
             )
-            for state in work:
-                yield state.fraction
-            assert state.measurement is not None
-            self._found[setting] = state.measurement
-        return self._found[setting]
-
-    def accuracy(self, setting: Setting) -> Work[Table]:
-        """Robust accuracy at each radius, with its binomial error."""
-        found = yield from self.measurement(setting)
-        cube = found.dataset.isel(model=0)
-        counts = np.bincount(found.data.test_labels.numpy())
-        return [
-            {
-                "attack_epsilon": float(at.attack_epsilon),
-                "robust_accuracy": float(at.robust_accuracy),
-                "robust_accuracy_error": float(at.robust_accuracy_error),
-                "images": int(counts.sum()),
-                "commonest_class": int(counts.max()),
-            }
-            for at in (cube.isel(attack_epsilon=i) for i in range(cube.sizes["attack_epsilon"]))
-        ]
-
-    def neighborhoods(self, setting: Setting) -> Work[Table]:
-        """Measure the neighborhood of each class; each is kept as soon as it is there."""
-        table: Table = []
-        network, data = self._copy(), self._tested(setting)
-        for label in range(data.classes):
-            one = kept(
-                setting,
-                f"neighborhood-{label}",
-                self._neighborhood(setting, network, data, label),
+            try:
+                u = yield from within(within(work, label, data.classes), 1, 2)
+            except ValueError:  # no packet: the loss vanishes there
+                continue
+            table.append(
+                {
+                    "label": label,
+                    "class": data.class_names[label],
+                    "images": len(images),
+                    "clean_accuracy": float(at.label_accuracy[label, 0]),
+                    "clean_accuracy_error": float(at.label_accuracy_error[label, 0]),
+                    "robust_accuracy": float(at.label_accuracy[label, place]),
+                    "robust_accuracy_error": float(at.label_accuracy_error[label, place]),
+                    **_radii(u),
+                }
             )
-            table += yield from within(one, label, data.classes)
+        if not table:
+            message = (
+                "model must have a loss above zero somewhere near the images of a class, got none; "
+                "such a network has no packets."
+            )
+            raise ValueError(message)
         return table
-
-    def _neighborhood(
-        self, setting: Setting, network: nn.Module, data: qw.Dataset, label: int
-    ) -> Work[Table]:
-        """Two independent estimates: the product of one is held against the bound of the other.
-
-        Against its own bound no estimate can fail.
-        """
-        centers = data.test_inputs[data.test_labels == label].flatten(1).double()
-        domain = qw.Neighborhood(centers, self._radius, clip=data.value_range)
-        loss = qw.packet_loss(network, label, data.input_shape)
-        halves = []
-        for half in range(2):
-            work = measured(
-                loss,
-                domain,
-                samples=PLANS[setting.size].samples,
-                seed=2 * setting.seed + half,
-            )
-            halves.append((yield from within(work, half, 2)))
-        first, second = halves
-        u = first.merge(second)
-        error = u.standard_error
-        scores = np.concatenate([_scores(first, second), _scores(second, first)])
-        return [
-            {
-                "label": label,
-                "class": data.class_names[label],
-                "total_position_std": u.total_position_std,
-                "total_position_std_error": float(error["total_position_std"]),
-                "total_momentum_std": u.total_momentum_std,
-                "total_momentum_std_error": float(error["total_momentum_std"]),
-                "mean_boundary": float(u.boundary.mean()),
-                # Of fully correlated pixels: an upper bound.
-                "mean_boundary_error": float(np.mean(error["boundary"])),
-                "sum_of_products": float(u.product.sum()),
-                "sum_of_bounds": float(u.bound.sum()),
-                "pixels": len(u.product),
-                "pixels_below_half": int(_below_half(u).sum()),
-                "pixels_below_half_without_boundary": int((_below_half(u) & _inside(u)).sum()),
-                "least_margin": float(scores.min()),
-                "self_check": float(u.self_check),
-                "effective_sample_size": float(u.effective_sample_size),
-            }
-        ]
 
     def images(self, setting: Setting) -> Work[Table]:
-        """Take sections along the attack, and the radii that break images; kept class by class."""
+        """Take the packet along the attack of single images, and the radius that breaks each.
+
+        ``withstood`` is the largest of a ladder of radii at which the image, and at all smaller
+        ones, stayed classified correctly under attack.
+        """
+        found = yield from within(self._measurement(setting), 0, 2)
+        attributes = found.dataset.attrs
+        few = found.data
+        count = min(setting.choose(smallest=20, quick=100, full=400), len(few.test_labels))
+        few = few.subset(test=max(count, few.classes))
+        network = copy.deepcopy(found.model("model")).double()
+        radii = [float(attributes["neighborhood_radius"]) * step for step in LADDER]
+        stays = qw.withstands(
+            network,
+            few.test_inputs.double(),
+            few.test_labels,
+            radii,
+            norm=attributes["norm"],
+            value_range=few.value_range,
+            seed=setting.seed,
+        )
         table: Table = []
-        network, data = self._copy(), self._tested(setting)
-        each = max(2, PLANS[setting.size].images // data.classes)
-        for label in range(data.classes):
-            chosen = (data.test_labels == label).nonzero()[:each, 0]
-            work = self._images_of(network, data, label, chosen, setting.seed)
-            some = kept(setting, f"images-{label}", work)
-            table += yield from within(some, label, data.classes)
+        for index, label in enumerate(few.test_labels.tolist()):
+            yield (1 + index / len(few.test_labels)) / 2
+            # An image in the wrong class has nothing to withstand.
+            if not stays[0, index]:
+                continue
+            loss = qw.packet_loss(network, label, few.input_shape)
+            image = few.test_inputs[index].flatten().double()
+            try:
+                direction = qw.attack_directions(loss, image)[0]
+                s = qw.section(loss, image, direction, float(attributes["width"]))
+            except ValueError:  # no direction, or no packet
+                continue
+            table.append(
+                {
+                    "image": index,
+                    "label": label,
+                    "position_std": s.position_std,
+                    "momentum_std": s.momentum_std,
+                    "product": s.product,
+                    "withstood": float(radii[int(stays[:, index].sum()) - 1]),
+                }
+            )
+        if not table:
+            message = (
+                "model must classify some images correctly, got none of "
+                f"{len(few.test_labels)}; check its weights, the normalization and the labels."
+            )
+            raise ValueError(message)
         return table
 
-    def _images_of(
-        self, network: nn.Module, data: qw.Dataset, label: int, chosen: Tensor, seed: int
-    ) -> Work[Table]:
-        x, y = data.test_inputs[chosen], data.test_labels[chosen]
-        breaking = yield from within(self._breaking(network, x, y, seed), 0, 2)
-        loss = qw.packet_loss(network, label, data.input_shape)
-        table: Table = []
-        for index, image in enumerate(x):
-            yield (1 + index / len(x)) / 2
-            row: Row = {
-                "image": int(chosen[index]),
-                "label": label,
-                "correct": int(breaking[index] > 0),
-                "broken": int(breaking[index] < FARTHEST * self._radius),
-                "breaking_radius": float(breaking[index]),
-                "loss": float(loss(image.reshape(1, -1).double())),
-            }
-            s = self._section(network, loss, image, label, seed)
-            for name in ("position_mean", "position_std", "momentum_std", "product"):
-                row[name] = math.nan if s is None else float(getattr(s, name))
-            table.append(row)
-        return table
-
-    def _section(
-        self,
-        network: nn.Module,
-        loss: Callable[[Tensor], Tensor],
-        image: Tensor,
-        label: int,
-        seed: int,
-    ) -> qw.Section | None:
-        """Packet along the attack; None where there is no attack or no loss."""
-        origin = image.flatten().double()
-        try:
-            direction = torch.from_numpy(qw.attack_directions(loss, origin)[0])
-        except ValueError:  # the gradient vanishes
-            epsilon = torch.tensor([self._radius])
-            moved = self._attacked(network, image[None], torch.tensor([label]), epsilon, seed)
-            direction = moved[0].flatten().double() - origin
-        try:
-            return qw.section(loss, origin, direction, self._width)
-        except ValueError:  # there is no direction, or the loss is zero all along it
-            return None
-
-    def _breaking(
-        self, network: nn.Module, x: Tensor, y: Tensor, seed: int
-    ) -> Work[NDArray[np.float64]]:
-        """Radius at which PGD breaks each image, by halving; 0 of one that is misclassified."""
-        low, high = torch.zeros(len(y)), torch.full((len(y),), FARTHEST * self._radius)
-        correct = self._correct(network, x, y)
-        survives = self._correct(network, self._attacked(network, x, y, high, seed), y)
-        found = high
-        for step in range(HALVINGS):
-            yield step / HALVINGS
-            middle = (low + high) / 2
-            holds = self._correct(network, self._attacked(network, x, y, middle, seed), y)
-            low, high = torch.where(holds, middle, low), torch.where(holds, high, middle)
-        found = torch.where(survives, found, high)
-        return torch.where(correct, found, 0.0).double().numpy()
-
-    def _attacked(
-        self, network: nn.Module, x: Tensor, y: Tensor, epsilon: Tensor, seed: int
-    ) -> Tensor:
-        moved = qw.pgd(network, x, y, epsilon, value_range=self._data.value_range, seed=seed)
-        return moved.cpu()
-
-    def _correct(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        loss = qw.packet_loss(network, range(self._data.classes), self._data.input_shape)
-        with torch.no_grad():
-            return loss(x.flatten(1)).argmin(1) == y  # the likeliest class has the least loss
+    def page(self, setting: Setting) -> Work[qw.Measurement]:
+        """Return what the Explorer shows."""
+        return self._measurement(setting)
 
 
-def _scores(one: qw.Uncertainty, other: qw.Uncertainty) -> NDArray[np.float64]:
-    """Product of one estimate minus the bound of an independent one, in standard errors."""
-    error = np.hypot(one.standard_error["product"], other.standard_error["bound"])
-    return np.asarray((one.product - other.bound) / error)
+def _reference(radii: NDArray[np.float64], radius: float) -> int:
+    """Place of the measured attack radius that is nearest to that of the neighbourhoods."""
+    return int(np.abs(radii - radius).argmin())
 
 
-def _below_half(u: qw.Uncertainty) -> NDArray[np.bool_]:
-    return np.asarray(u.product < HALF - BEYOND_CHANCE * np.asarray(u.standard_error["product"]))
+def _radii(u: qw.Uncertainty) -> Row:
+    error = u.standard_error
+    slack = BEYOND_CHANCE * np.asarray(error["product"])
+    return {
+        "Dx": u.total_position_std,
+        "Dx_error": float(error["total_position_std"]),
+        "Dp": u.total_momentum_std,
+        "Dp_error": float(error["total_momentum_std"]),
+        "bound": float(u.bound.sum()),
+        "bound_error": float(np.sum(error["bound"])),
+        "boundary": float(u.boundary.mean()),
+        "boundary_error": float(np.mean(error["boundary"])),
+        "pixels": len(u.product),
+        "pixels_below_bound": int((u.product < u.bound - slack).sum()),
+        "pixels_below_half": int((u.product < HALF - slack).sum()),
+        "self_check": float(u.self_check),
+    }
 
 
-def _inside(u: qw.Uncertainty) -> NDArray[np.bool_]:
-    """Pixels on which no boundary term is seen."""
-    return np.abs(u.boundary) <= BEYOND_CHANCE * np.asarray(u.standard_error["boundary"])
+# What follows
 
 
-class Interval(NamedTuple):
-    """A rank correlation with its confidence interval, NaN where there is none."""
+def conclude(tables: Mapping[str, Table]) -> Conclusion:
+    """Draw the conclusions of the study from its tables."""
+    curve, classes, images = (columns(tables[name]) for name in ("robustness", "classes", "images"))
+    claims = (
+        _knows(curve),
+        _bound(classes, images),
+        _one_half(classes, images),
+        _correlated(
+            "What is narrower in position is wider in momentum.",
+            "position and momentum along the attack",
+            images["position_std"],
+            images["momentum_std"],
+            "images",
+        ),
+        _correlated(
+            "Images with more momentum along the attack are broken at smaller radii.",
+            "momentum and the largest radius withstood",
+            images["momentum_std"],
+            images["withstood"],
+            "images",
+        ),
+        _correlated(
+            "Classes with more momentum in their neighbourhood are less robust.",
+            "Dp and robust accuracy",
+            classes["Dp"],
+            classes["robust_accuracy"],
+            "classes",
+        ),
+    )
+    return Conclusion(claims, _figures(curve, classes, images))
+
+
+def _knows(c: Columns) -> Claim:
+    accuracy, chance = float(c["accuracy"][0]), float(c["commonest_class"][0])
+    slack = BEYOND_CHANCE * math.sqrt(chance * (1 - chance) / float(c["images"][0]))
+    above = accuracy > chance + slack
+    return Claim(
+        "The network classifies better than chance.",
+        f"{int(c['images'][0])} images: {100 * accuracy:.1f} ± "
+        f"{100 * float(c['accuracy_error'][0]):.1f} % classified correctly, against "
+        f"{100 * chance:.1f} % for its commonest class; under attack "
+        + ", ".join(
+            f"{100 * a:.1f} ± {100 * e:.1f} % at {radius:.3g}"
+            for radius, a, e in zip(
+                c["attack_epsilon"][1:], c["accuracy"][1:], c["accuracy_error"][1:], strict=True
+            )
+        )
+        + ".",
+        "supported" if above else "not supported",
+        ""
+        if above
+        else "Nothing below says much then. If it was trained on normalised inputs, put mean and "
+        "std into the .npz file or the normalisation into the model; check weights and labels.",
+    )
+
+
+def _bound(c: Columns, images: Columns) -> Claim:
+    least = float(images["product"].min())
+    below = int(c["pixels_below_bound"].sum())
+    product = c["Dx"] * c["Dp"]
+    error = product * np.hypot(c["Dx_error"] / c["Dx"], c["Dp_error"] / np.maximum(c["Dp"], 1e-300))
+    classes_below = int(
+        (product < c["bound"] - BEYOND_CHANCE * np.hypot(error, c["bound_error"])).sum()
+    )
+    holds = least >= HALF - ROUNDING and below == 0 and classes_below == 0
+    return Claim(
+        "The bound holds: σx σp ≥ 1/2 along every attack, σx σp ≥ |C| for every pixel of every "
+        "class's neighbourhood, Dx Dp ≥ Σ|C| for every class.",
+        f"{len(images['product'])} images: the least product is {least:.6f}. "
+        f"{len(c['Dx'])} classes: {below} of {int(c['pixels'].sum())} pixels and {classes_below} "
+        f"classes are below the bound by more than {BEYOND_CHANCE:.0f} standard errors.",
+        "supported" if holds else "not supported",
+    )
+
+
+def _one_half(c: Columns, images: Columns) -> Claim:
+    below, pixels = int(c["pixels_below_half"].sum()), int(c["pixels"].sum())
+    along = bool((images["product"] >= HALF - ROUNDING).all())
+    free = along and below > 0
+    verdict: Verdict = "supported" if along and not below else "not supported"
+    if free:
+        verdict = "supported under a condition"
+    return Claim(
+        "σx σp ≥ 1/2 (the papers' statement for images).",
+        f"In the neighbourhoods of the classes {below} of {pixels} pixels are below 1/2 by more "
+        f"than {BEYOND_CHANCE:.0f} standard errors; the boundary term B is "
+        f"{float(c['boundary'].min()):.3f} to {float(c['boundary'].max()):.3f} (mean over the "
+        f"pixels of a class). Along the attack, through a window, B is 0.",
+        verdict,
+        "Where the packet does not reach the boundary: through a window." if free else "",
+    )
+
+
+class Correlation(NamedTuple):
+    """Spearman's rank correlation of n pairs, its standard error and 95 % interval."""
 
     value: float
+    error: float
     low: float
     high: float
 
-    def __str__(self) -> str:
-        """Say it, or that there is none."""
-        if math.isnan(self.low):
-            return "not defined"
-        return f"{self.value:+.2f} ({self.low:+.2f} to {self.high:+.2f})"
 
+def correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> Correlation | None:
+    """Estimate a rank correlation, with Bonett and Wright's error of Fisher's transform.
 
-def rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> Interval:
-    """Spearman's rank correlation, with Bonett and Wright's interval.
+    None where there are too few pairs, or all are the same.
 
     References
     ----------
     Bonett and Wright, "Sample size requirements for estimating Pearson, Kendall and Spearman
     correlations", Psychometrika 65 (2000).
     """
-    known = np.isfinite(x) & np.isfinite(y)
-    x, y = x[known], y[known]
     if len(x) < FEWEST or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return Interval(math.nan, math.nan, math.nan)
-    value = float(spearmanr(x, y)[0])
-    limit = 1 - 1e-9  # a perfect one has no interval on the scale of the logarithm
-    z = math.atanh(min(max(value, -limit), limit))
-    half = norm.isf((1 - CONFIDENCE) / 2) * math.sqrt((1 + value**2 / 2) / (len(x) - 3))
-    return Interval(value, math.tanh(z - half), math.tanh(z + half))
-
-
-def within_classes(
-    x: NDArray[np.float64], y: NDArray[np.float64], labels: NDArray[np.int64]
-) -> Interval:
-    """Mean of the rank correlations of the classes, with Student's interval."""
-    each = np.array(
-        [rank_correlation(x[labels == label], y[labels == label]).value for label in set(labels)]
-    )
-    each = each[np.isfinite(each)]
-    if len(each) < 2:  # noqa: PLR2004 - one has no spread
-        return Interval(math.nan, math.nan, math.nan)
-    half = student.isf((1 - CONFIDENCE) / 2, len(each) - 1) * each.std(ddof=1) / len(each) ** 0.5
-    mean = float(each.mean())
-    return Interval(mean, max(-1.0, mean - half), min(1.0, mean + half))
-
-
-def conclude(tables: Mapping[str, Table]) -> Conclusion:
-    """Draw the conclusions of the study from its tables."""
-    accuracy, classes, images = (
-        columns(tables[name]) for name in ("accuracy", "neighborhoods", "images")
-    )
-    doubt = _no_better_than_chance(accuracy)
-    if doubt:
-        warnings.warn(doubt, UserWarning, stacklevel=2)
-    claims = (
-        _the_bound_that_holds(classes),
-        _one_half(classes),
-        _along_the_attack(images),
-        _fragility(accuracy, classes, images, doubt),
-    )
-    return Conclusion(claims, _figures(accuracy, classes, images))
-
-
-def _no_better_than_chance(accuracy: Columns) -> str:
-    found, images = float(accuracy["robust_accuracy"][0]), int(accuracy["images"][0])
-    chance = float(accuracy["commonest_class"][0]) / images
-    if found > chance + 3 * math.sqrt(chance * (1 - chance) / images):
-        return ""
-    return (
-        f"The network classifies {found:.1%} of the images, no better than chance ({chance:.1%}): "
-        "if it was trained on normalised inputs, let the factory put that first; check the order "
-        "of the classes too."
+        return None
+    value = float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+    inside = min(max(value, -1 + 1e-9), 1 - 1e-9)
+    z, error = math.atanh(inside), math.sqrt((1 + value**2 / 2) / (len(x) - 3))
+    return Correlation(
+        value,
+        error * (1 - inside**2),
+        math.tanh(z - 1.96 * error),
+        math.tanh(z + 1.96 * error),
     )
 
 
-def _the_bound_that_holds(c: Columns) -> Claim:
-    least, check = float(np.nanmin(c["least_margin"])), float(np.nanmax(c["self_check"]))
-    holds = least >= -BEYOND_CHANCE and check <= BEYOND_CHANCE
+def _correlated(
+    text: str, what: str, x: NDArray[np.float64], y: NDArray[np.float64], of: str
+) -> Claim:
+    """Judge a claim that two quantities fall as the other rises."""
+    found = correlation(x, y)
+    if found is None:
+        same = f"at least {FEWEST} {of} that differ are needed, there are {len(x)}"
+        return Claim(text, f"Nothing can be said: {same}.", "not supported", "Not measurable here.")
+    holds = found.high < 0
+    remark = "The reverse." if found.low > 0 else "The interval does not exclude 0."
     return Claim(
-        "The product σx σp is at least |1 - B| / 2 for every pixel in the neighbourhood of every "
-        "class.",
-        f"{int(c['pixels'].sum())} products of {len(c['label'])} classes, each held against the "
-        f"bound of an independent estimate: the least difference is {least:+.1f} standard errors, "
-        f"the largest self-check {check:.1f}. Mean B {float(np.nanmin(c['mean_boundary'])):.3f} to "
-        f"{float(np.nanmax(c['mean_boundary'])):.3f}.",
+        text,
+        f"Rank correlation of {what} over {len(x)} {of}: {found.value:+.3f} ± {found.error:.3f}, "
+        f"95 % interval {found.low:+.3f} to {found.high:+.3f}.",
         "supported" if holds else "not supported",
+        "" if holds else remark,
     )
 
 
-def _one_half(c: Columns) -> Claim:
-    below, free = (
-        int(np.nansum(c[name]))
-        for name in ("pixels_below_half", "pixels_below_half_without_boundary")
+def _figures(curve: Columns, classes: Columns, images: Columns) -> dict[str, qw.Figure]:
+    position = np.geomspace(
+        float(images["position_std"].min()) / 1.1, float(images["position_std"].max()) * 1.1, 50
     )
-    verdict: Verdict = "supported"
-    if below:
-        verdict = "not supported" if free else "supported under a condition"
-    return Claim(
-        "The product σx σp is at least 1/2 (the papers' statement for images).",
-        f"{below} of {int(c['pixels'].sum())} products are below 1/2 by more than "
-        f"{BEYOND_CHANCE:.0f} standard errors, {free} of them on pixels without a boundary term.",
-        verdict,
-        "Where the packet does not reach the boundary, B = 0; in the neighbourhoods of this "
-        "network it does."
-        if verdict == "supported under a condition"
-        else "",
+    plane = qw.chart(
+        {"images": qw.Curve(images["position_std"], images["momentum_std"], style="dots")},
+        x="position σx along the attack (input units)",
+        y="momentum σp (1 / input unit)",
+        title="The packet of each image",
+        log="xy",
+        forbidden_below=(position, HALF / position),
     )
-
-
-def _along_the_attack(c: Columns) -> Claim:
-    product = c["product"][np.isfinite(c["product"])]
-    if not len(product):
-        return Claim(
-            "Along the attack the product σx σp is at least 1/2.",
-            f"None of {len(c['product'])} images has a packet: the loss vanishes along the line, "
-            "or there is no direction of attack.",
-            "not supported",
-        )
-    least, middle = float(product.min()), float(np.median(product))
-    return Claim(
-        "Along the attack the product σx σp is at least 1/2.",
-        f"{len(product)} of {len(c['product'])} images have a packet; the least product is "
-        f"{least:.6f}, the median {middle:.4f}, the largest {float(product.max()):.4f}.",
-        "supported" if least >= HALF * (1 - QUADRATURE) else "not supported",
+    fragile = qw.chart(
+        {"images": qw.Curve(images["momentum_std"], images["withstood"], style="dots")},
+        x="momentum σp along the attack (1 / input unit)",
+        y="largest radius withstood (input units)",
+        title="Momentum and fragility of images",
     )
-
-
-def _fragility(accuracy: Columns, classes: Columns, images: Columns, doubt: str) -> Claim:
-    momentum, fragility = images["momentum_std"], -images["breaking_radius"]
-    right = images["correct"] == 1
-    found = {
-        "over all images": rank_correlation(momentum, fragility),
-        "over those classified correctly": rank_correlation(momentum[right], fragility[right]),
-        "within classes": within_classes(momentum, fragility, images["label"]),
-    }
-    above = [words for words, interval in found.items() if interval.low > 0]
-    verdict: Verdict = "not supported"
-    if above:
-        verdict = "supported" if len(above) == len(found) else "supported under a condition"
-    strength = np.array(
-        [images["breaking_radius"][images["label"] == label].mean() for label in classes["label"]]
+    of_classes = qw.chart(
+        {
+            "classes": qw.Curve(
+                classes["Dp"],
+                classes["robust_accuracy"],
+                classes["robust_accuracy_error"],
+                style="dots",
+            )
+        },
+        x="Dp of the neighbourhood (1 / input unit)",
+        y="robust accuracy",
+        title="Momentum and robustness of classes",
     )
-    over_classes = rank_correlation(classes["total_momentum_std"], -strength)
-    condition = f"Only {' and '.join(above)}." if verdict == "supported under a condition" else ""
-    if all(interval.high < 0 for interval in found.values()):
-        where = rank_correlation(images["position_mean"], images["breaking_radius"])
-        condition = (
-            "The reverse is seen among the images of this network. The packet of an image that is "
-            "far from the boundary lies where the boundary is, at the far end of the window, and "
-            f"is narrow there: rank correlation of its mean position with the radius {where}."
-            if where.low > 0
-            else "The reverse is seen among the images of this network."
-        ) + " The papers' statement compares networks, not images of one."
-    told = "; ".join(f"{words} {interval}" for words, interval in found.items())
-    clean = float(accuracy["robust_accuracy"][0]), float(accuracy["robust_accuracy_error"][0])
-    return Claim(
-        "Images with more momentum along the attack are broken by a smaller one.",
-        f"Clean accuracy {clean[0]:.3f} ± {clean[1]:.3f}. Rank correlation of the momentum spread "
-        f"with fragility, minus the radius that breaks the image, with its interval of "
-        f"{CONFIDENCE:.0%}: {told}. {int((1 - images['broken']).sum())} of {len(right)} images "
-        f"withstand the largest radius. Over the classes, Dp of the neighbourhood with the mean "
-        f"fragility: {over_classes}." + f" {doubt}" * bool(doubt),
-        verdict,
-        condition,
-    )
-
-
-def _around(values: NDArray[np.float64]) -> tuple[float, float]:
-    known = values[np.isfinite(values) & (values > 0)]
-    return float(known.min()) / 1.2, float(known.max()) * 1.2
-
-
-def _figures(accuracy: Columns, classes: Columns, images: Columns) -> dict[str, qw.Figure]:
     robust = qw.chart(
         {
-            "robust accuracy": qw.Curve(
-                accuracy["attack_epsilon"],
-                accuracy["robust_accuracy"],
-                accuracy["robust_accuracy_error"],
+            "the network": qw.Curve(
+                curve["attack_epsilon"], curve["accuracy"], curve["accuracy_error"]
             )
         },
         x="attack radius (input units)",
-        y="share classified correctly",
-        title="Accuracy under attack",
-        y_limits=(0, 1),
+        y="accuracy under attack",
+        title="Accuracy against attack radius",
+        y_limits=(-0.02, 1.02),
     )
-    totals = classes["total_position_std"] * classes["total_momentum_std"]
-    x_limits = _around(classes["sum_of_bounds"])
-    diagonal = np.geomspace(x_limits[0], max(x_limits[1], float(np.nanmax(totals)) * 1.2), 50)
-    neighborhoods = qw.chart(
-        {"classes": qw.Curve(classes["sum_of_bounds"], totals, style="dots")},
-        x="bound Σ |C|",
-        y="Dx Dp",
-        title="Neighbourhoods of the classes",
-        log="xy",
-        forbidden_below=(diagonal, diagonal),
-        x_limits=x_limits,
-        y_limits=_around(np.append(totals, classes["sum_of_bounds"])),
-    )
-    position, momentum = images["position_std"], images["momentum_std"]
-    line = np.geomspace(*_around(position), 100)
-    sections = qw.chart(
-        {"images": qw.Curve(position, momentum, style="dots")},
-        x="position σx (input units)",
-        y="momentum σp (1 / input unit)",
-        title="Packets along the attack",
-        log="xy",
-        forbidden_below=(line, HALF / line),
-        x_limits=_around(position),
-        y_limits=_around(momentum),
-    )
-    right = images["correct"] == 1
-    fragility = qw.chart(
-        {
-            name: qw.Curve(momentum[which], images["breaking_radius"][which], style="dots")
-            for name, which in (("correct", right), ("misclassified", ~right))
-            if which.any()
-        },
-        x="momentum σp (1 / input unit)",
-        y="radius that breaks it",
-        title="Momentum and fragility",
-        log="x",
-    )
-    return {"mine": qw.beside(robust, neighborhoods, sections, fragility)}
+    return {NAME: qw.beside(plane, fragile, of_classes, robust)}

@@ -12,7 +12,7 @@ import csv
 import hashlib
 import io
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -62,15 +62,12 @@ class Setting:
         Folder of the files of MNIST and CIFAR-10.
     folder : pathlib.Path
         Where sweeps may keep their stores.
-    given : str
-        Checksum of what the study was given besides; see `Study`.
     """
 
     size: Size
     seed: int
     root: Path | None
     folder: Path
-    given: str = ""
 
     def choose(self, *, smallest: T, quick: T, full: T) -> T:
         """Pick what belongs to the size."""
@@ -109,12 +106,14 @@ class Study:
     conclude : callable
         From the tables by name to claims and figures.
     networks : callable
-        From the setting, a generator that returns the sweep that the interactive page shows; its
-        store is filled by then. Of networks that are not trained, their measurement.
-    options : str
-        What the command says after the name of the study.
+        From the setting, a generator that returns what the interactive page shows: a sweep, whose
+        store is filled by then, or a measurement.
+    data : tuple of str
+        Named data sets that it reads from files.
+    arguments : str
+        What its command needs beside its name.
     given : str
-        Checksum of what it depends on besides the setting; tables of another one are done again.
+        A fingerprint of what it was given: another one makes every part anew.
     """
 
     name: str
@@ -123,8 +122,9 @@ class Study:
     cost: str
     parts: Mapping[str, Callable[[Setting], Work[Table]]]
     conclude: Callable[[Mapping[str, Table]], Conclusion]
-    networks: Callable[[Setting], Work[qw.Sweep | qw.Measurement]]
-    options: str = ""
+    networks: Callable[[Setting], Work[qw.Sweep]] | Callable[[Setting], Work[qw.Measurement]]
+    data: tuple[str, ...] = ()
+    arguments: str = ""
     given: str = ""
 
 
@@ -151,20 +151,25 @@ def iterate_study(study: Study, setting: Setting, output: Path) -> Iterator[Prog
     Progress
         As the parts go on, and at the end, then with the conclusion.
     """
-    setting = replace(setting, given=study.given)
+    key = _key(study, setting)
     tables = {}
     steps = len(study.parts) + 1
     for index, (name, part) in enumerate(study.parts.items()):
         yield Progress(index / steps, name)
-        work = within(kept(setting, f"{study.name}-{name}", part(setting)), index, steps)
-        tables[name] = table = yield from _telling(work, name)
+        place = setting.folder / f"{name}.json"
+        table = _finished(place, key)
+        if table is None:
+            table = yield from _telling(within(part(setting), index, steps), name)
+            write_whole(place, json.dumps({"key": key, "table": table}))
+        tables[name] = table
         write_whole(output / f"{name}.csv", comma_separated(table))
-    networks = within(study.networks(setting), steps - 1, steps)
-    sweep = yield from _telling(networks, "figures and page")
+    work: Work[qw.Sweep | qw.Measurement] = study.networks(setting)
+    networks = within(work, steps - 1, steps)
+    shown = yield from _telling(networks, "figures and page")
     conclusion = study.conclude(tables)
     for name, figure in conclusion.figures.items():
         figure.save(output / f"{name}.svg")
-    qw.export_html(sweep, output / "explorer.html")
+    qw.export_html(shown, output / "explorer.html")
     write_whole(output / "report.md", report(study, setting, conclusion, tables))
     yield Progress(1.0, "done", conclusion)
 
@@ -200,27 +205,6 @@ def trained(**settings: Any) -> Work[qw.Sweep]:
     return found
 
 
-def kept(setting: Setting, name: str, work: Work[Table]) -> Work[Table]:
-    """Make a table, or take it from an earlier run of the same setting that has finished it.
-
-    Parameters
-    ----------
-    setting : Setting
-    name : str
-        Of the file in the setting's folder.
-    work : generator
-        Makes the table; not begun if it is there.
-    """
-    asked = [name, setting.size, setting.seed, setting.given, _versions()]
-    key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-    place = setting.folder / f"{name}.json"
-    table = _finished(place, key)
-    if table is None:
-        table = yield from work
-        write_whole(place, json.dumps({"key": key, "table": table}))
-    return table
-
-
 def within(work: Work[T], done: int, count: int) -> Work[T]:
     """Do one of several pieces of work of the same size, of which some are done."""
     while True:
@@ -229,17 +213,6 @@ def within(work: Work[T], done: int, count: int) -> Work[T]:
         except StopIteration as finished:
             result: T = finished.value
             return result
-
-
-def aside(work: Work[T], share: float) -> Work[T]:
-    """Do work that is no part of what is counted: the share that is done stays as it is."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as finished:
-            result: T = finished.value
-            return result
-        yield share
 
 
 def finish(work: Work[T]) -> T:
@@ -279,8 +252,9 @@ def report(
     study: Study, setting: Setting, conclusion: Conclusion, tables: Mapping[str, Table]
 ) -> str:
     """Write the claims, the numbers and the verdicts as Markdown."""
-    options = study.options + " --quick" * (setting.size == "quick")
+    quick = " --quick" * (setting.size == "quick")
     seed = f" --seed {setting.seed}" * (setting.seed != 0)
+    command = f"qwidgets reproduce {study.name}{study.arguments}{quick}{seed}"
     lines = [f"# {study.title}", "", study.source, ""]
     for number, claim in enumerate(conclusion.claims, start=1):
         condition = f" {claim.condition}" if claim.condition else ""
@@ -300,7 +274,7 @@ def report(
         "",
         "[The networks in the Explorer](explorer.html)",
         "",
-        f"Made by `qwidgets reproduce {study.name}{options}{seed}` with {_versions()}.",
+        f"Made by `{command}` with {_versions()}.",
         "Numbers after ± are one standard error.",
         "",
     ]
@@ -310,6 +284,11 @@ def report(
 def _versions() -> str:
     found = {"qwidgets": qw.__version__, **{name: metadata.version(name) for name in _PACKAGES}}
     return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def _key(study: Study, setting: Setting) -> str:
+    asked = [study.name, setting.size, setting.seed, study.given, _versions()]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 
 def _finished(place: Path, key: str) -> Table | None:

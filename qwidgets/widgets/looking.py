@@ -88,13 +88,14 @@ class Looking:
         for seen in iterate_lens(
             look.network(),
             data.test_inputs[members[index]],
-            look.label,
+            data.test_y[members[index]] if data.test_targets is not None else look.label,
             epsilon=look.attack_epsilon,
             radius=attributes["neighborhood_radius"],
             norm=attributes["norm"],
             steps=attributes["measurement_attack_steps"],
             value_range=data.value_range,
             seed=attributes["seed"],
+            task=data.task,
         ):
             self.seen = seen
             self._show(
@@ -109,6 +110,7 @@ class Looking:
                     "radius": seen.radius,
                     "range": list(data.value_range),
                     "shape": list(data.input_shape),
+                    "unit": getattr(data.task, "unit", ""),
                     "values": wire(views.lens_arrays(seen)),
                 }
             )
