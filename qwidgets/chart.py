@@ -58,6 +58,8 @@ class Curve:
         Standard errors of y: a band around a line, bars at dots.
     style : {"line", "dashed", "dots"}
         How they are drawn.
+    color : int, optional
+        Place of its colour in the cycle, from 0; by default the next of the cycle.
 
     Raises
     ------
@@ -69,6 +71,7 @@ class Curve:
     y: ArrayLike
     error: ArrayLike | None = None
     style: Style = "line"
+    color: int | None = None
 
     def __post_init__(self) -> None:
         sizes = {name: np.shape(np.atleast_1d(value)) for name, value in self._arrays.items()}
@@ -103,6 +106,7 @@ def chart(
     log: Literal["", "x", "y", "xy"] = "",
     x_limits: tuple[float, float] | None = None,
     y_limits: tuple[float, float] | None = None,
+    x_names: Sequence[str] = (),
     forbidden_below: tuple[ArrayLike, ArrayLike] | None = None,
     density: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None,
     width: float = COLUMN,
@@ -125,6 +129,8 @@ def chart(
         Which axes are logarithmic; what is not positive is then left out.
     x_limits, y_limits : (float, float), optional
         Ends of an axis; by default what holds all points and errors.
+    x_names : sequence of str
+        What stands at 0, 1, 2, ... of the axis, in the place of numbers.
     forbidden_below : (x, y), optional
         A bound: a line, and a shade below it.
     density : (x, y, values), optional
@@ -166,7 +172,15 @@ def chart(
     colors = PALETTES[palette]
     high = width * _ASPECT if height is None else height
     axes = _axes(
-        _scale(drawn.values(), 0, x, log="x" in log, limits=x_limits, density=density),
+        _scale(
+            drawn.values(),
+            0,
+            x,
+            log="x" in log,
+            limits=(-0.5, len(x_names) - 0.5) if x_names and x_limits is None else x_limits,
+            density=density,
+            names=x_names,
+        ),
         _scale(drawn.values(), 1, y, log="y" in log, limits=y_limits, density=density),
         (width * svg.POINTS_PER_MM, high * svg.POINTS_PER_MM),
         font_size,
@@ -178,16 +192,18 @@ def chart(
         under = [_picture(axes, density, colors)]
     if forbidden_below is not None:
         _forbid(axes, drawn.pop("_bound"), colors)
+    colored = _CYCLE["dark" if palette == "dark" else "light"]
     cycle = itertools.cycle(
         color
-        for color in _CYCLE["dark" if palette == "dark" else "light"]
+        for color in colored
         # The colour of the bound is the bound's alone.
         if forbidden_below is None or color != colors.bound
     )
     key = []
     for name, curve in drawn.items():
-        color = next(cycle)
-        _draw(axes, curve, color, font_size)
+        color = next(cycle) if curve.color is None else colored[curve.color % len(colored)]
+        # On a map, which may have any colour, dots stand out by their edge.
+        _draw(axes, curve, color, font_size, None if density is None else colors.panel)
         if not name.startswith("_"):
             key.append((_sample(curve.style, color, font_size), name))
     axes.key(key, style, colors.panel)
@@ -282,6 +298,7 @@ def _scale(
     log: bool,
     limits: tuple[float, float] | None,
     density: tuple[ArrayLike, ArrayLike, ArrayLike] | None,
+    names: Sequence[str] = (),
 ) -> svg.Scale:
     values = [np.empty(0)]
     for curve in curves:
@@ -315,12 +332,16 @@ def _scale(
             f"the second, got {low:g} and {high:g}."
         )
         raise ValueError(message)
-    ticks = log_ticks(low, high) if log else linear_ticks(low, high)
     short = title.partition(" (")[0]
+    if names:
+        shown = [place for place in range(len(names)) if low <= place <= high]
+        words = [names[place] for place in shown]
+        return svg.Scale(low, high, shown, title, short, log=log, names=words)
+    ticks = log_ticks(low, high) if log else linear_ticks(low, high)
     return svg.Scale(low, high, ticks, title, short, log=log)
 
 
-def _draw(axes: svg.Axes, curve: Curve, color: str, font_size: float) -> None:
+def _draw(axes: svg.Axes, curve: Curve, color: str, font_size: float, edge: str | None) -> None:
     x, y, error = curve.points
     # Beyond an end of an axis there is no place; the axes would put it at the end.
     shown = (x >= axes.x.low) & (x <= axes.x.high) & (y >= axes.y.low) & (y <= axes.y.high)
@@ -328,7 +349,7 @@ def _draw(axes: svg.Axes, curve: Curve, color: str, font_size: float) -> None:
     if curve.style == "dots":
         for place in zip(x.tolist(), y.tolist(), error.tolist(), strict=True):
             axes.error_bars(place[0], place[1], math.nan, place[2], color, 0.9)
-        axes.dots(x, y, color, 0.3 * font_size)
+        axes.dots(x, y, color, 0.3 * font_size, edge)
         return
     if np.isfinite(error).any():
         axes.band(x, y - error, y + error, color)

@@ -147,7 +147,10 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True)
 class Scale:
-    """An axis: its ends, its ticks, its words, and shorter ones where these have no room."""
+    """An axis: its ends, its ticks, its words, and shorter ones where these have no room.
+
+    Ticks are written as numbers, or as their names where there are any.
+    """
 
     low: float
     high: float
@@ -155,6 +158,12 @@ class Scale:
     title: str
     short: str
     log: bool = False
+    names: Sequence[str] = ()
+
+    @property
+    def labels(self) -> list[str]:
+        """What stands at the ticks."""
+        return list(self.names) or [tick_label(tick) for tick in self.ticks]
 
     def words(self, length: float, size: float) -> str:
         """Return the title that fits beside an axis of this length."""
@@ -235,12 +244,22 @@ class Axes:
             corners = np.concatenate([x[run], x[run][::-1]])
             self.area(corners, np.concatenate([low[run], high[run][::-1]]), color, 0.2)
 
-    def dots(self, x: ArrayLike, y: ArrayLike, colors: str | Iterable[str], radius: float) -> None:
-        """Draw a small filled dot at each point that is defined."""
+    def dots(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        colors: str | Iterable[str],
+        radius: float,
+        edge: str | None = None,
+    ) -> None:
+        """Draw a small filled dot at each point that is defined, over a picture with an edge."""
+        style: dict[str, object] = {"fill_opacity": 0.75}
+        if edge is not None:
+            style = {"stroke": edge, "stroke_width": radius / 3}
         px, py = self.at(x, y)
         each = [colors] * px.size if isinstance(colors, str) else colors
         self.parts.extend(
-            element("circle", cx=cx, cy=cy, r=radius, fill=color, fill_opacity=0.75)
+            element("circle", cx=cx, cy=cy, r=radius, fill=color, **style)
             for cx, cy, color in zip(px.tolist(), py.tolist(), each, strict=True)
             if math.isfinite(cx) and math.isfinite(cy)
         )
@@ -279,17 +298,17 @@ class Axes:
             parts.append(element("text", label(text, size), **attributes))
 
         free = -math.inf
-        for tick, x in zip(self.x.ticks, self.at(self.x.ticks, self.y.low)[0], strict=True):
+        for text, x in zip(self.x.labels, self.at(self.x.ticks, self.y.low)[0], strict=True):
             stroke(x, self.top, x, bottom, style.grid)
             stroke(x, bottom, x, bottom + gap, style.line)
-            half = room(tick_label(tick), size) / 2
+            half = room(text, size) / 2
             if x - half >= free:
-                write(tick_label(tick), float(x), bottom + gap + size, "middle")
+                write(text, float(x), bottom + gap + size, "middle")
                 free = x + half + 0.5 * gap
-        for tick, y in zip(self.y.ticks, self.at(self.x.low, self.y.ticks)[1], strict=True):
+        for text, y in zip(self.y.labels, self.at(self.x.low, self.y.ticks)[1], strict=True):
             stroke(self.left, y, right, y, style.grid)
             stroke(self.left - gap, y, self.left, y, style.line)
-            write(tick_label(tick), self.left - 1.5 * gap, float(y) + 0.35 * size, "end")
+            write(text, self.left - 1.5 * gap, float(y) + 0.35 * size, "end")
         stroke(self.left, bottom, right, bottom, style.line)
         stroke(self.left, self.top, self.left, bottom, style.line)
         below = self.x.words(self.width, size)

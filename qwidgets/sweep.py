@@ -35,6 +35,7 @@ from qwidgets import __version__, store
 from qwidgets.batches import EACH_NETWORK, Checkpoint, Unit, Work, run_here, run_on
 from qwidgets.cube import make_cube, records, task_attributes
 from qwidgets.data import Dataset, load_data
+from qwidgets.gate import pass_gate
 from qwidgets.measurement import Probes
 from qwidgets.memory import Memory, needed, refuse_too_much
 from qwidgets.models import batched_forward, build_model, unstack
@@ -969,6 +970,7 @@ def _gathered(
             if unit.checkpoint is not None and unit.epoch >= epoch:
                 ahead[unit.epoch][unit.batch] = unit.checkpoint
         if len(ahead[epoch]) == batches:
+            pass_gate()
             sweep = _sweep_of(plan, past, [ahead[epoch][batch] for batch in range(batches)])
             del ahead[epoch]
         yield Progress(

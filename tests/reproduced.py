@@ -9,6 +9,7 @@ import numpy as np
 
 from qwidgets import studies
 from qwidgets.studies.study import Conclusion, Setting, iterate_study
+from qwidgets.sweep import one_core_spared
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,13 +40,15 @@ def reproduced(
     parts = output / "parts"
     parts.mkdir(parents=True, exist_ok=True)
     setting = Setting(size="smallest", seed=seed, root=root, folder=parts)
-    states = list(iterate_study(study, setting, output))
+    # As `studies.reproduce` does: a second thread would spin where the machine is busy.
+    with one_core_spared():
+        states = list(iterate_study(study, setting, output))
     fractions = [state.fraction for state in states]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1
     conclusion = states[-1].conclusion
     assert conclusion is not None
-    tables = {part: read(output / f"{part}.csv") for part in study.parts}
+    tables = {part: read(output / f"{part}.csv") for part in study.tables}
     for part, table in tables.items():
         for column, values in table.items():
             if values.dtype.kind == "f":

@@ -73,6 +73,41 @@ def test_a_density_has_its_signs_in_colour():
     assert image.get("{http://www.w3.org/1999/xlink}href").startswith("data:image/png;base64,")
 
 
+def test_dots_stand_out_of_a_map_by_an_edge():
+    dots = {"dots": qw.Curve([0.5], [0.5], style="dots")}
+    plain = elements(qw.chart(dots, x="t", y="l", x_limits=(0, 1)), "circle")
+    over = elements(qw.chart(dots, x="t", y="l", density=(X, X, np.ones((11, 11)))), "circle")
+    assert [dot.get("stroke") for dot in plain] == [None, None]
+    # The dot, and its sample in the key.
+    assert [dot.get("stroke") is None for dot in over] == [False, True]
+
+
+def test_curves_have_the_colour_that_they_ask_for():
+    curves = {
+        "a": qw.Curve(X, X, color=2),
+        "b": qw.Curve(X, 2 * X),
+        "c": qw.Curve(X, 3 * X, color=2),
+        "d": qw.Curve(X, 4 * X),
+    }
+    strokes = [e.get("stroke") for e in elements(qw.chart(curves, x="t", y="l"), "path")]
+    drawn = [stroke for stroke in strokes if stroke in {"#0072b2", "#d55e00", "#009e73"}]
+    assert drawn[:4] == ["#009e73", "#0072b2", "#009e73", "#d55e00"]
+    # Beside a bound, whose colour is left out of the cycle, the number means the same colour.
+    bounded = qw.chart(curves, x="t", y="l", forbidden_below=(X, X / 2))
+    assert sum(e.get("stroke") == "#009e73" for e in elements(bounded, "path")) >= 2
+
+
+def test_names_stand_in_the_place_of_numbers():
+    dots = {"_dots": qw.Curve([0, 1, 2], [1, 2, 3], style="dots")}
+    figure = qw.chart(dots, x="kind", y="l", x_names=["one", "two <b>", "three"])
+    assert {"one", "two <b>", "three"} <= set(texts(figure))
+    across = [float(dot.get("cx")) for dot in elements(figure, "circle")]
+    named = {
+        "".join(e.itertext()): float(e.get("x")) for e in elements(figure, "text") if e.get("x")
+    }
+    assert across == pytest.approx([named["one"], named["two <b>"], named["three"]], abs=0.02)
+
+
 def test_hostile_words_stay_words():
     figure = qw.chart({"</svg><script>": (X, X)}, x="a & b", y="<c>", title="\x00\u202e</text>")
     assert not elements(figure, "script")

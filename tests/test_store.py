@@ -18,6 +18,7 @@ import pytest
 import torch
 import xarray as xr
 
+import qwidgets as qw
 from qwidgets import store
 
 
@@ -499,3 +500,27 @@ def test_a_limit_on_files_is_told_and_harms_nothing(content, tmp_path):
         assert_refused_for_want_of_room(tmp_path / "store", content, os.strerror(errno.EFBIG))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_store_from_before_a_setting_was_there_has_its_default(tmp_path):
+    asked = {
+        "epsilon": [0],
+        "regularization": [0],
+        "epochs": 1,
+        "train_size": 100,
+        "test_size": 50,
+        "probe_images": 1,
+        "detail": None,
+        "store": tmp_path / "old.sweep",
+        "progress": False,
+    }
+    first = qw.sweep(**asked)
+    manifest = tmp_path / "old.sweep" / "manifest.json"
+    content = json.loads(manifest.read_text("utf-8"))
+    for name in ("attack_step", "detail_samples"):
+        content["settings"].pop(name)
+    manifest.write_text(json.dumps(content), "utf-8")
+    assert qw.open_sweep(tmp_path / "old.sweep").settings == first.settings
+    assert qw.sweep(**asked).dataset.identical(first.dataset)
+    with pytest.raises(ValueError, match=r"attack_step: 2\.5 -> 1\.0"):
+        qw.sweep(**asked, attack_step=1)

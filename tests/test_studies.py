@@ -213,12 +213,28 @@ def test_an_interrupted_run_goes_on_and_ends_as_one_run(tmp_path, setting):
     assert "qwidgets reproduce toy --quick --seed 3" in report
 
 
+def test_tables_that_follow_from_others_are_made_of_them(tmp_path, setting):
+    def doubled(asked, tables):
+        yield 0.5
+        return [{"twice": 2 * tables["first"][0]["x"], "seed": asked.seed}]
+
+    study = replace(toy([], []), analyses={"doubled": doubled})
+    assert study.tables == ["first", "second", "doubled"]
+    list(iterate_study(study, setting, tmp_path))
+    assert (tmp_path / "doubled.csv").read_text("utf-8") == "twice,seed\n6,3\n"
+    assert "doubled.csv" in (tmp_path / "report.md").read_text("utf-8")
+
+
 def test_another_seed_or_a_damaged_part_is_done_again(tmp_path, setting):
     calls = []
     list(iterate_study(toy(calls, []), setting, tmp_path))
     (setting.folder / "second.json").write_text("{", "utf-8")
     list(iterate_study(toy(calls, []), setting, tmp_path))
     assert calls == ["first", "second", "second"]
+    # So are parts of a run with files of one's own, which may be other data.
+    list(iterate_study(toy(calls, []), replace(setting, root=tmp_path), tmp_path))
+    assert calls[3:] == ["first", "second"]
+    assert "--quick --root DIR --seed 3" in (tmp_path / "report.md").read_text("utf-8")
 
 
 def test_an_interrupted_estimate_is_no_table():

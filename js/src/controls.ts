@@ -11,19 +11,16 @@ const PLAY_MS = 160;
 
 let serial = 0;
 
-/** What the dots and lines of the panels stand for. */
-function legend(cube: Cube): HTMLElement {
-  const entry = (css: string, text: string) =>
-    h("li", {}, h("i", { class: css, "aria-hidden": true }), text);
-  const reference =
-    cube.models[0] ??
-    `ε ${setting(cube.epsilon.value(0))}, λ ${setting(cube.regularization.value(0))}`;
+/** What the dots and lines of the panels stand for; `reference` is named once it is known. */
+function legend(reference: HTMLElement): HTMLElement {
+  const entry = (css: string, ...text: (string | Node)[]) =>
+    h("li", {}, h("i", { class: css, "aria-hidden": true }), h("span", {}, ...text));
   return h(
     "ul",
     { class: "qw-key", "aria-label": "Legend" },
     entry("qw-key-now", "this network, trained"),
     entry("qw-key-hollow", "interpolated, not trained"),
-    entry("qw-key-reference", `compare: ${reference}`),
+    entry("qw-key-reference", "compare: ", reference),
     entry("qw-key-networks", "all trained networks"),
     entry("qw-key-trail", "its path over the epochs"),
     entry("qw-key-forbidden", "forbidden: σx σp < ½"),
@@ -48,7 +45,7 @@ function slider(css: string, name: string, unit: string): Slider {
     value: 0,
     disabled: true,
   });
-  const output = h("output", { for: id, class: "qw-value" }, "–");
+  const output = h("output", { for: id, class: "qw-value" });
   const track = h("div", { class: "qw-track" }, input);
   const label = h("label", { for: id }, name);
   if (unit) label.title = unit;
@@ -87,7 +84,9 @@ export class Controls {
   );
   private timer: ReturnType<typeof setInterval> | undefined;
   private cube: Cube | null = null;
-  private key: HTMLElement | undefined;
+  private readonly reference = h("span", {}, "the first network");
+  /** The legend, there from the beginning: nothing moves when the first networks come. */
+  readonly key = legend(this.reference);
 
   constructor(
     private readonly choices: Choices,
@@ -141,9 +140,9 @@ export class Controls {
       }
       this.label.replaceChildren(...cube.labels.map((name) => h("option", {}, name)));
       this.label.disabled = false;
-      this.key?.remove();
-      this.key = legend(cube);
-      this.element.append(this.key);
+      this.reference.textContent =
+        cube.models[0] ??
+        `ε ${setting(cube.epsilon.value(0))}, λ ${setting(cube.regularization.value(0))}`;
       this.epoch.input.max = String(cube.epochs);
     }
     this.epoch.input.disabled = cube.finished < 2;

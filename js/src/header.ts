@@ -28,6 +28,13 @@ export class Header {
   private readonly pause = h("button", { type: "button", class: "qw-pause" }, "Pause");
   private readonly cancel = h("button", { type: "button", class: "qw-cancel" }, "Cancel");
   private readonly train = h("button", { type: "button", class: "qw-train" }, "Train again");
+  private readonly running = h(
+    "div",
+    { class: "qw-run" },
+    this.progress,
+    this.status,
+    h("div", { class: "qw-run-buttons" }, h("div", {}, this.pause, this.cancel), this.train),
+  );
   private phase: Run["phase"] = "empty";
 
   constructor(
@@ -38,15 +45,7 @@ export class Header {
       "header",
       { class: "qw-header" },
       h("div", { class: "qw-heading" }, this.title, this.subtitle),
-      h(
-        "div",
-        { class: "qw-run" },
-        this.status,
-        this.progress,
-        this.pause,
-        this.cancel,
-        this.train,
-      ),
+      this.running,
     );
     this.pause.addEventListener("click", () =>
       commands.ask({ type: this.phase === "paused" ? "resume" : "pause" }),
@@ -74,8 +73,11 @@ export class Header {
     this.bar.style.width = `${value}%`;
     this.progress.setAttribute("aria-valuenow", String(value));
     say(this.pause, phase === "paused" ? "Resume" : "Pause");
-    for (const element of [this.progress, this.pause, this.cancel]) element.hidden = !working;
-    this.train.hidden = !(phase === "cancelled" || phase === "failed");
+    // Where there was work once its bar and buttons keep their room: nothing moves when it ends.
+    if (working) this.running.classList.add("qw-has-run");
+    for (const element of [this.progress, this.pause, this.cancel])
+      element.classList.toggle("qw-away", !working);
+    this.train.classList.toggle("qw-away", !(phase === "cancelled" || phase === "failed"));
   }
 }
 

@@ -51,7 +51,11 @@ interface Shown {
 export class PhaseSpace implements Readable {
   readonly element = h("div", { class: "qw-phase-body" });
   readonly area = this.element;
-  private readonly canvas = h("canvas", { role: "img", "aria-label": "Wigner function" });
+  private readonly canvas = h("canvas", {
+    class: "qw-phase-canvas",
+    role: "img",
+    "aria-label": "Wigner function",
+  });
   private readonly overlay = svg("svg", { class: "qw-phase-axes", "aria-hidden": "true" });
   private readonly axes = svg("g");
   private readonly paths = {

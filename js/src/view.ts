@@ -97,7 +97,7 @@ export class View {
     this.refine = new Refine(choices, this.commands, live);
     this.setup = new Setup(this.guard, this.commands);
     this.controls.element.prepend(this.models.element);
-    this.controls.element.append(this.refine.element, this.setup.element);
+    this.controls.element.append(this.refine.element, this.setup.element, this.controls.key);
     this.plane = new Plane(choices);
     this.lens = new Lens(choices, live);
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import qwidgets as qw
 from qwidgets.progress import progress_bar
-from qwidgets.studies import binary, bounds, mine, regression, training
+from qwidgets.studies import binary, bounds, mine, regions, regression, tradeoff, training
 from qwidgets.studies.study import Conclusion, Setting, Study, iterate_study
 from qwidgets.sweep import one_core_spared
 
@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 __all__ = ["MINE", "STUDIES", "Conclusion", "Study", "lacking", "named", "reproduce"]
 
 STUDIES: dict[str, Study] = {
-    study.name: study for study in (training.STUDY, binary.STUDY, bounds.STUDY, regression.STUDY)
+    study.name: study
+    for study in (
+        training.STUDY,
+        binary.STUDY,
+        regions.STUDY,
+        tradeoff.STUDY,
+        bounds.STUDY,
+        regression.STUDY,
+    )
 }
 MINE = mine.NAME
 ALL = "all"

@@ -85,14 +85,14 @@ def _sweep(setting: Setting, name: str, seed: int) -> Work[qw.Sweep]:
         epochs=(
             setting.choose(smallest=2, quick=12, full=40)
             if field
-            else setting.choose(smallest=6, quick=40, full=100)
+            else setting.choose(smallest=6, quick=16, full=60)
         ),
         seed=seed,
         train_size=setting.choose(smallest=150, quick=1500, full=1500),
         test_size=setting.choose(smallest=30, quick=150, full=300),
         attack_epsilon=[0, radius / 2, radius],
         attack_steps=setting.choose(smallest=2, quick=3, full=5),
-        batch_size=32,
+        batch_size=32 if field else 64,
         probe_images=setting.choose(smallest=3, quick=15, full=41),
         detail=None,
         store=setting.folder / f"{name}-{seed}.sweep",
@@ -153,7 +153,7 @@ def packets(setting: Setting) -> Work[Table]:
     """Measure the packet along the attack at test inputs, one by one."""
     networks = yield from within(_networks(setting), 0, 10)
     table: Table = []
-    count = setting.choose(smallest=2, quick=15, full=60)
+    count = setting.choose(smallest=2, quick=9, full=60)
     for index, (name, seed, epsilon, data, network) in enumerate(networks):
         yield 0.1 + 0.9 * index / len(networks)
         inputs, targets = data.test_inputs[:count].flatten(1).double(), data.test_y[:count]
@@ -190,7 +190,7 @@ def channels(setting: Setting) -> Work[Table]:
     """Measure the momentum of each kind of input, in the ball around single test inputs."""
     networks = yield from within(_networks(setting), 0, 10)
     table: Table = []
-    count = setting.choose(smallest=1, quick=4, full=20)
+    count = setting.choose(smallest=1, quick=3, full=20)
     for index, (name, seed, epsilon, data, network) in enumerate(networks):
         for image in range(count):
             x = data.test_inputs[image]
@@ -198,7 +198,7 @@ def channels(setting: Setting) -> Work[Table]:
             work = measured(
                 loss,
                 qw.Neighborhood(x.reshape(1, -1), RADIUS[name], clip=data.value_range),
-                samples=setting.choose(smallest=128, quick=1024, full=8192),
+                samples=setting.choose(smallest=128, quick=512, full=8192),
                 seed=setting.seed,
             )
             u = yield from within(within(work, index * count + image, len(networks) * count), 9, 10)
@@ -235,7 +235,7 @@ def attacks(setting: Setting) -> Work[Table]:
     """Attack test inputs at several radii, beside random perturbations of the same size."""
     networks = yield from within(_networks(setting), 0, 10)
     table: Table = []
-    count = setting.choose(smallest=30, quick=150, full=300)
+    count = setting.choose(smallest=30, quick=100, full=300)
     steps = setting.choose(smallest=3, quick=10, full=20)
     for index, (name, seed, epsilon, data, network) in enumerate(networks):
         x, y = data.test_inputs[:count], data.test_y[:count]

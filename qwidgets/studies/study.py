@@ -12,7 +12,8 @@ import csv
 import hashlib
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -22,7 +23,7 @@ import qwidgets as qw
 from qwidgets.files import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -103,6 +104,9 @@ class Study:
     parts : mapping of str to callable
         For each table, in order, a generator function of the setting: it yields the share of its
         work that is done, and returns the table.
+    analyses : mapping of str to callable
+        The same for tables that follow from those of the parts: generator functions of the setting
+        and of all tables before, by name.
     conclude : callable
         From the tables by name to claims and figures.
     networks : callable
@@ -126,6 +130,14 @@ class Study:
     data: tuple[str, ...] = ()
     arguments: str = ""
     given: str = ""
+    analyses: Mapping[str, Callable[[Setting, Mapping[str, Table]], Work[Table]]] = field(
+        default_factory=dict
+    )
+
+    @property
+    def tables(self) -> list[str]:
+        """Names of all tables, in the order in which they are made."""
+        return [*self.parts, *self.analyses]
 
 
 class Progress(NamedTuple):
@@ -152,14 +164,18 @@ def iterate_study(study: Study, setting: Setting, output: Path) -> Iterator[Prog
         As the parts go on, and at the end, then with the conclusion.
     """
     key = _key(study, setting)
-    tables = {}
-    steps = len(study.parts) + 1
-    for index, (name, part) in enumerate(study.parts.items()):
+    tables: dict[str, Table] = {}
+    begin: dict[str, Callable[[], Work[Table]]] = {
+        **{name: partial(part, setting) for name, part in study.parts.items()},
+        **{name: partial(analysis, setting, tables) for name, analysis in study.analyses.items()},
+    }
+    steps = len(begin) + 1
+    for index, (name, start) in enumerate(begin.items()):
         yield Progress(index / steps, name)
         place = setting.folder / f"{name}.json"
         table = _finished(place, key)
         if table is None:
-            table = yield from _telling(within(part(setting), index, steps), name)
+            table = yield from _telling(within(start(), index, steps), name)
             write_whole(place, json.dumps({"key": key, "table": table}))
         tables[name] = table
         write_whole(output / f"{name}.csv", comma_separated(table))
@@ -230,6 +246,11 @@ def columns(table: Table) -> Columns:
     return {name: np.array([row[name] for row in table]) for name in table[0]}
 
 
+def bullets(lines: Iterable[str]) -> str:
+    """Write lines as a list of a report, with room before and after."""
+    return "\n\n" + "\n".join(f"- {line}" for line in lines) + "\n\n"
+
+
 def comma_separated(table: Table) -> str:
     """Write a table as CSV: ten significant digits, the columns of the first row.
 
@@ -254,7 +275,8 @@ def report(
     """Write the claims, the numbers and the verdicts as Markdown."""
     quick = " --quick" * (setting.size == "quick")
     seed = f" --seed {setting.seed}" * (setting.seed != 0)
-    command = f"qwidgets reproduce {study.name}{study.arguments}{quick}{seed}"
+    root = " --root DIR" * (setting.root is not None)
+    command = f"qwidgets reproduce {study.name}{study.arguments}{quick}{root}{seed}"
     lines = [f"# {study.title}", "", study.source, ""]
     for number, claim in enumerate(conclusion.claims, start=1):
         condition = f" {claim.condition}" if claim.condition else ""
@@ -287,7 +309,9 @@ def _versions() -> str:
 
 
 def _key(study: Study, setting: Setting) -> str:
-    asked = [study.name, setting.size, setting.seed, study.given, _versions()]
+    # With files of their own studies may take other data.
+    rooted = setting.root is not None
+    asked = [study.name, setting.size, setting.seed, rooted, study.given, _versions()]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
@@ -33,13 +33,30 @@ def supersede(newcomer: Cancellable) -> None:
     _started[newcomer] = place
 
 
+def answered_beside_cells(comm: Any) -> None:
+    """Let messages of a page take the way that the page has chosen for them.
+
+    JupyterLab sends them to a shell of the kernel that is free while a cell runs. ipykernel 7.4
+    leads them from there to the shell in whose name the widget spoke last, which for a training is
+    that of the cell that began it: Pause would wait for the end of whatever cell runs.
+    """
+    if hasattr(comm, "_reply_subshell_for"):
+        comm._reply_subshell_for = None  # noqa: SLF001 - there is no public way
+
+
+def in_a_kernel() -> bool:
+    """Whether a front end may be watching."""
+    from IPython import get_ipython
+
+    return hasattr(get_ipython(), "get_parent")
+
+
 def _running_cell() -> tuple[str, str] | None:
     """Identity of the cell and of its execution, where the front end tells them."""
     from IPython import get_ipython
 
-    shell = get_ipython()
-    if not hasattr(shell, "get_parent"):
+    if not in_a_kernel():
         return None
-    request = shell.get_parent()
+    request = get_ipython().get_parent()
     cell = request.get("metadata", {}).get("cellId")
     return None if cell is None else (str(cell), str(request["header"]["msg_id"]))

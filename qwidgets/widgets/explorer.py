@@ -13,7 +13,7 @@ import traitlets as tl
 from ipywidgets import widget_serialization
 
 from qwidgets import __version__, views
-from qwidgets.widgets.cells import supersede
+from qwidgets.widgets.cells import answered_beside_cells, in_a_kernel, supersede
 from qwidgets.widgets.jobs import measuring, refining, training
 from qwidgets.widgets.looking import NOTHING_SEEN, Look, Looking, Survey, Surveying, wire
 from qwidgets.widgets.panels import Panels
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 # A change of one of these moves the lens.
 _SEEN_BY_THE_LENS = ["epsilon", "regularization", "label", "attack_epsilon", "model", "image"]
+# Seconds that a training waits at most for the first page to be painted.
+_LONGEST_COURTESY = 1.0
 _HEADING = {
     "title": views.TITLE,
     "subtitle": "",
@@ -159,12 +161,15 @@ class Explorer(ProblemsShown):
         self._moving = False
         self._runner: Runner | None = None
         self._starting = threading.Lock()
+        # Whether a page has said anything yet.
+        self._met = threading.Event()
         self._panels = Panels()
         # Looks from the first view on; without one nobody would see it.
         self._watched = False
         self._looking = Looking(lambda seen: self.tell("lens", seen), background=background)
         self._surveying = Surveying(lambda seen: self.tell("regions", seen), background=background)
         super().__init__(figures=self._panels.figures, marks=self._panels.marks)
+        answered_beside_cells(self.comm)
         self.set_trait("run", {"phase": "empty", "fraction": 0.0, "message": ""})
         self.on_msg(self._on_command)
         self.observe(lambda _: self._look_again(), _SEEN_BY_THE_LENS)
@@ -575,16 +580,23 @@ class Explorer(ProblemsShown):
             self._surveying.ask(Survey(found=run.found, networks=networks, epoch=run.last))
 
     def _busy(self) -> bool:
-        return self._runner is not None and not self._runner.join(0)
+        return self._runner is not None and self._runner.busy
 
     def _working_here(self) -> bool:
         # What is looked at then would hold up the work on the same thread.
         return not self._background and self._busy()
 
     def _start(self, job: Job[Any]) -> None:
-        self._runner = Runner(job, self.on_progress, here=not self._background)
+        here = not self._background
+        begin = (lambda: None) if here else self._after_first_paint
+        self._runner = Runner(job, self.on_progress, here=here, begin=begin)
         if self._background:
             self._runner.start()
+
+    def _after_first_paint(self) -> None:
+        """Wait a moment for a page: PyTorch, while it loads, would keep Python from serving it."""
+        if "torch" not in sys.modules and in_a_kernel():
+            self._met.wait(_LONGEST_COURTESY)
 
     def _work_here(self) -> None:
         """Do on the calling thread what was started, where it has no other."""
@@ -595,6 +607,7 @@ class Explorer(ProblemsShown):
                 self._survey_again()
 
     def _on_command(self, _widget: object, content: Mapping[str, Any], _buffers: object) -> None:
+        self._met.set()
         kind = content.get("type")
         given = {key: value for key, value in content.items() if key != "type"}
         commands: dict[object, Callable[..., None]] = {

@@ -81,7 +81,8 @@ class Runner:
     """One run of a job on a thread of its own, which can be paused and cancelled.
 
     It is held or stopped at the next evaluation of a network, also in the middle of a unit of work
-    (`qwidgets.gate`).
+    (`qwidgets.gate`). Before the first one PyTorch and the data are loaded, which nobody can hold
+    up: a pause or a cancel is told at once then, and takes effect where that ends.
 
     Parameters
     ----------
@@ -91,13 +92,21 @@ class Runner:
         Takes phase, fraction and a message; called on the worker thread, one call at a time.
     here : bool
         Whether the work will be done by `work_here`, and not on a thread of its own.
+    begin : callable
+        Called first on the thread, before anything is loaded; it may wait.
     """
 
     def __init__(
-        self, job: Job[Any], report: Callable[[Phase, float, str], None], *, here: bool = False
+        self,
+        job: Job[Any],
+        report: Callable[[Phase, float, str], None],
+        *,
+        here: bool = False,
+        begin: Callable[[], object] = lambda: None,
     ) -> None:
         self._job = job
         self._report = report
+        self._begin = begin
         self._go = threading.Event()
         self._go.set()
         self._cancelled = threading.Event()
@@ -108,6 +117,11 @@ class Runner:
         # Held while the run is: of several threads at the gate, one tells of it.
         self._holding = threading.Lock()
         self._held = 0.0
+        # Held while something is told: also the threads that pause and cancel do.
+        self._telling = threading.RLock()
+        self._loading = True
+        self._phase: Phase = "preparing"
+        self._given_up = False
         self._fraction = 0.0
         self._place = "the preparation"
         self._message = "Preparing: loading PyTorch and the data"
@@ -134,15 +148,30 @@ class Runner:
     def pause(self) -> None:
         """Hold the work at the next evaluation of a network."""
         self._go.clear()
+        with self._telling:
+            if self._loading and self.busy:
+                self._tell("paused", f"Paused in {self._place}")
 
     def resume(self) -> None:
         """Go on after `pause`."""
         self._go.set()
+        with self._telling:
+            if self._loading and self.busy:
+                self._tell("preparing", self._message)
 
     def cancel(self) -> None:
         """End the run at the next evaluation of a network; what is finished stays."""
         self._cancelled.set()
         self._go.set()
+        with self._telling:
+            if self._loading and self.busy:
+                self._tell("cancelled", f"Cancelled in {self._place}")
+                self._given_up = True
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is work, other than to load what a cancelled run does not need any more."""
+        return not self._given_up and not self.join(0)
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the end of the run; False if it has not come within ``timeout`` seconds."""
@@ -152,32 +181,42 @@ class Runner:
 
     def _run(self, manner: AbstractContextManager[None] | None = None) -> None:
         try:
-            self._report("preparing", 0.0, self._message)
+            with self._telling:
+                if self._go.is_set():
+                    self._tell("preparing", self._message)
+            self._begin()
             with manner or giving_way():
                 self._stopped_or_done()
         except KeyboardInterrupt:
-            told = f"Interrupted in {self._place}{self._job.kept()}"
-            self._report("cancelled", self._fraction, told)
+            self._tell("cancelled", f"Interrupted in {self._place}{self._job.kept()}")
         except Exception as error:  # noqa: BLE001 - shown in the widget and raised again by wait()
             self.error = error
-            self._report("failed", 0.0, f"{type(error).__name__}: {error}")
+            self._fraction = 0.0
+            self._tell("failed", f"{type(error).__name__}: {error}")
+
+    def _tell(self, phase: Phase, message: str) -> None:
+        with self._telling:
+            if not self._given_up:
+                self._report(phase, self._fraction, message)
 
     def _stopped_or_done(self) -> None:
         from qwidgets.gate import Stopped, gated
 
         try:
-            with gated(self._check):
+            with gated(self._at_the_gate):
                 self._work()
         except Stopped:
-            told = f"Cancelled in {self._place}{self._job.kept()}"
-            self._report("cancelled", self._fraction, told)
+            self._tell("cancelled", f"Cancelled in {self._place}{self._job.kept()}")
 
     def _work(self) -> None:
         job, last_report = self._job, 0.0
         begun = time.monotonic()
+        self._check()
         with closing(job.start()) as steps:
             for step in steps:
-                self._fraction, self._place = step.fraction, job.place(step)
+                self._phase, self._fraction = job.phase, step.fraction
+                self._place = job.place(step)
+                self._at_the_gate()
                 job.show(step)
                 now = time.monotonic()
                 working = now - begun - self._held
@@ -189,21 +228,26 @@ class Runner:
                 self._check()
                 if now - last_report >= 1 / _RATE:
                     last_report = now
-                    self._report(job.phase, step.fraction, self._message)
+                    self._tell(job.phase, self._message)
         working = time.monotonic() - begun - self._held
-        self._report("done", 1.0, f"{job.done()} in {_duration(working)}")
+        self._fraction = 1.0
+        self._tell("done", f"{job.done()} in {_duration(working)}")
+
+    def _at_the_gate(self) -> None:
+        self._loading = False
+        self._check()
 
     def _check(self) -> None:
-        """Wait while the run is paused; raise where it is cancelled. Networks call it too."""
+        """Wait while the run is paused; raise where it is cancelled."""
         if not self._go.is_set():
             with self._holding:
                 if not self._go.is_set():
                     began = time.monotonic()
-                    self._report("paused", self._fraction, f"Paused in {self._place}")
+                    self._tell("paused", f"Paused in {self._place}")
                     self._go.wait()
                     self._held += time.monotonic() - began
                     if not self._cancelled.is_set():
-                        self._report(self._job.phase, self._fraction, self._message)
+                        self._tell(self._phase, self._message)
         if self._cancelled.is_set():
             from qwidgets.gate import Stopped
 

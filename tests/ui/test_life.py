@@ -101,6 +101,41 @@ def test_an_error_in_a_command_is_shown(open_notebook: OpenNotebook) -> None:
     assert notebook.errors == []
 
 
+def test_pause_and_cancel_act_while_a_cell_runs(open_notebook: OpenNotebook) -> None:
+    # Each cell ends with what it waits for, or late.
+    wait = """
+import time
+late = time.time() + 30
+while e.run["phase"] != "{0}" and time.time() < late:
+    sum(range(1000)); time.sleep(0.005)
+print(e.run["phase"])
+"""
+    notebook = open_notebook(
+        f"import qwidgets as qw\ne = qw.Explorer({ENDLESS})\ne",
+        wait.format("paused"),
+        wait.format("cancelled"),
+        viewport=TALL,
+    )
+    notebook.run(0)
+    view = first_view(notebook)
+    expect(view.status).to_have_text(re.compile(r"^Epoch [3-9]"), timeout=60_000)
+    for cell, button, phase in ((1, "pause", "paused"), (2, "cancel", "cancelled")):
+        notebook.page.evaluate(
+            "cell => { window.running = window.notebookDriver.run(60, cell); }", cell
+        )
+        running = notebook.page.locator(".jp-CodeCell").nth(cell).locator(".jp-InputPrompt")
+        expect(running).to_have_text("[*]:")
+        # The training speaks on meanwhile.
+        view.page.wait_for_timeout(500)
+        view.root.locator(f".qw-{button}").click()
+        notebook.page.evaluate("window.running")
+        assert notebook.text(cell) == f"{phase}\n"
+        if button == "pause":
+            view.root.locator(".qw-pause").click()
+            expect(view.status).to_have_text(re.compile("^Epoch"))
+    assert notebook.errors == []
+
+
 def test_an_error_of_the_training_is_shown_with_a_way_on(open_notebook: OpenNotebook) -> None:
     notebook = open_notebook(
         """

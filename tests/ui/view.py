@@ -111,7 +111,9 @@ class View:
         ):
             groups = self.root.locator(f".qw-{panel} svg.svg-figure g[clip-path]")
             expect(groups).to_have_count(count)
-        expect(self.root.locator(".qw-plane-attack g.object_grp").last).to_be_attached()
+        # The first networks of a training may be a while in coming on a busy machine.
+        dots = self.root.locator(".qw-plane-attack g.object_grp")
+        expect(dots.last).to_be_attached(timeout=60_000)
         expect(self.root.locator(".qw-now-area").first).to_have_attribute("d", re.compile("^M"))
 
     def now_fill(self, panel: str) -> str:

@@ -1,0 +1,110 @@
+"""The runner while it loads what nobody can hold up: pause and cancel are told at once."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import pytest
+
+from qwidgets.gate import pass_gate
+from qwidgets.widgets.runner import Job, Runner
+
+
+@dataclass(frozen=True)
+class Done:
+    fraction: float
+
+
+class Loading:
+    """A job that loads until it is let on, and then does `units` of work."""
+
+    def __init__(self, units=3):
+        self.begun, self.let = threading.Event(), threading.Event()
+        self.units, self.shown = units, []
+        self.told = []
+        self.news = threading.Condition()
+        job = Job(
+            phase="training",
+            start=self.start,
+            show=self.shown.append,
+            place=lambda _: "epoch 1",
+            title=lambda _: "Epoch 1",
+            kept=lambda: "",
+            done=lambda: "Trained",
+        )
+        self.runner = Runner(job, self.tell)
+
+    def start(self):
+        self.begun.set()
+        assert self.let.wait(30)
+        pass_gate()
+        for unit in range(self.units):
+            yield Done((unit + 1) / self.units)
+
+    def tell(self, phase, _fraction, message):
+        with self.news:
+            self.told.append((phase, message))
+            self.news.notify_all()
+
+    def wait(self, phase):
+        with self.news:
+            assert self.news.wait_for(lambda: self.told[-1:] and self.told[-1][0] == phase, 30)
+
+    @property
+    def phases(self):
+        return [phase for phase, _ in self.told]
+
+
+@pytest.fixture
+def loading():
+    made = Loading()
+    made.runner.start()
+    assert made.begun.wait(30)
+    yield made
+    made.let.set()
+    made.runner.resume()
+    assert made.runner.join(30)
+
+
+def test_a_pause_is_told_while_it_loads_and_holds_the_work_after_it(loading):
+    loading.runner.pause()
+    assert loading.told[-1] == ("paused", "Paused in the preparation")
+    assert loading.runner.busy
+    loading.let.set()
+    # It comes to the gate, and no further.
+    assert not loading.runner.join(0.3)
+    assert loading.shown == []
+    assert loading.phases[-1] == "paused"
+    loading.runner.resume()
+    loading.wait("done")
+    assert len(loading.shown) == 3
+
+
+def test_a_pause_is_taken_back_while_it_loads(loading):
+    loading.runner.pause()
+    loading.runner.resume()
+    assert loading.phases[-2:] == ["paused", "preparing"]
+    loading.let.set()
+    loading.wait("done")
+
+
+def test_a_cancel_is_told_while_it_loads_and_nothing_after_it(loading):
+    loading.runner.cancel()
+    assert loading.told[-1] == ("cancelled", "Cancelled in the preparation")
+    # Something else may begin meanwhile.
+    assert not loading.runner.busy
+    told = list(loading.told)
+    loading.let.set()
+    assert loading.runner.join(30)
+    assert loading.shown == []
+    assert loading.told == told
+
+
+def test_a_paused_loading_is_cancelled(loading):
+    loading.runner.pause()
+    loading.runner.cancel()
+    assert loading.phases[-2:] == ["paused", "cancelled"]
+    loading.let.set()
+    assert loading.runner.join(30)
+    assert loading.phases[-1] == "cancelled"
