@@ -286,6 +286,16 @@ def test_correlations_are_judged_by_their_interval():
     assert (few.verdict, few.condition) == ("not supported", "Not measurable here.")
 
 
+def test_the_reverse_is_explained_only_where_the_packets_show_it():
+    x = np.arange(40.0)
+    c = {"momentum_std": x, "withstood": x, "position_mean": x}
+    reverse = mine._fragile(c)
+    assert reverse.verdict == "not supported"
+    assert "farther out along the attack" in reverse.condition
+    assert mine._fragile({**c, "position_mean": -x}).condition == "The reverse."
+    assert mine._fragile({**c, "withstood": -x}).verdict == "supported"
+
+
 def test_verdicts_on_bounds_and_chance_flip():
     classes = columns(
         [
@@ -300,6 +310,7 @@ def test_verdicts_on_bounds_and_chance_flip():
                 "pixels": 64,
                 "pixels_below_bound": 0,
                 "pixels_below_half": 64,
+                "pixels_below_half_without_boundary": 0,
                 "least_margin": 0.5,
                 "self_check": 1.0,
             }
@@ -314,6 +325,8 @@ def test_verdicts_on_bounds_and_chance_flip():
     low = {"product": np.array([0.4])}
     assert mine._bound(classes, low).verdict == "not supported"
     assert mine._one_half(classes, low).verdict == "not supported"
+    inside = {**classes, "pixels_below_half_without_boundary": np.array([1])}
+    assert mine._one_half(inside, images).verdict == "not supported"
     free = {**classes, "pixels_below_half": np.array([0])}
     assert mine._one_half(free, images).verdict == "supported"
     curve = {
