@@ -63,6 +63,28 @@ def raises():
     raise RuntimeError("no disk")
 
 
+def diverged():
+    net = Net()
+    net[1].weight.data[0, 0] = float("nan")
+    return net
+
+
+def empty():
+    with torch.device("meta"):
+        return Net()
+
+
+class Single(Net):
+    def forward(self, x):
+        return super().forward(x + torch.zeros(1)) @ torch.eye(10)
+
+
+def single():
+    net = Single()
+    net.load_state_dict(trained().state_dict())
+    return net
+
+
 number = 3
 made = Net()
 """
@@ -108,6 +130,8 @@ def there(folder, monkeypatch):
         (["--model", "own_networks:needs"], "needs no arguments, but 'own_networks:needs' fails"),
         (["--model", "own_networks:none"], "'own_networks:none' returns NoneType"),
         (["--model", "own_networks:raises"], "fails with RuntimeError: no disk"),
+        (["--model", "own_networks:diverged"], "finite weights, got NaN or infinity in '1.weight'"),
+        (["--model", "own_networks:empty"], "'1.weight' is on the device 'meta'"),
         (["--model", "own_networks:nine"], "logits of shape (2, 10)"),
         (["--model", "own_networks:Net", "--weights", "other.pt"], "must be those of the model"),
         (["--model", "own_networks:Net", "--weights", "no.pt"], "there is none at no.pt"),
@@ -144,7 +168,54 @@ def test_a_model_is_for_mine_alone():
     assert [study.name for study in own] == [*studies.STUDIES, "mine"]
 
 
-@pytest.mark.parametrize("factory", ["double", "half", "made"])
+def test_weights_that_a_factory_draws_are_the_same_in_every_run():
+    torch.rand(3)  # whatever was drawn before
+    before = torch.get_rng_state()
+    one, same = (mine.load_model("own_networks:Net") for _ in range(2))
+    other = mine.load_model("own_networks:Net", seed=1)
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(one[1].weight, same[1].weight)
+    assert not torch.equal(one[1].weight, other[1].weight)
+
+
+def test_networks_that_differ_in_code_alone_are_told_apart():
+    class Squared(nn.Module):
+        power = 2
+
+        def __init__(self, layer):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            return self.layer(x.flatten(1) ** self.power)
+
+    data = qw.load_data("digits")
+    network = Squared(mine.load_model("own_networks:nine")[1])
+    ten = qw.Dataset.from_arrays(
+        data.test_inputs, data.test_labels % 9, class_names=list("abcdefghi"), value_range=(0, 1)
+    )
+    known = mine._fingerprint(mine.Given(network, ten, None))
+    assert mine._fingerprint(mine.Given(network, ten, None)) == known
+    network.power = 3
+    assert mine._fingerprint(mine.Given(network, ten, None)) != known
+
+
+def test_products_are_held_against_an_independent_bound():
+    domain = qw.Neighborhood([[0.5]], 0.5)
+    line, wave = (
+        qw.uncertainty(loss, domain, samples=1024, seed=seed)
+        for seed, loss in enumerate(
+            (lambda x: x[:, 0], lambda x: (2 * torch.pi * x[:, 0]).sin().abs())
+        )
+    )
+    # Against its own bound no estimate can fail; 0.168 against that of another loss, 1/2, does.
+    assert (line.product >= line.bound).all()
+    assert (mine._margins(line, wave) < -4).all()
+    assert (mine._margins(wave, line) > 4).all()
+    assert mine._radii(line, wave)["pixels_below_bound"] == 1
+
+
+@pytest.mark.parametrize("factory", ["double", "half", "made", "single"])
 def test_any_precision_and_a_module_itself_are_taken(factory):
     assert mine.study(f"own_networks:{factory}", "good.npz").name == "mine"
 
@@ -168,6 +239,13 @@ def finished(study, folder, *, seed=1):
     *_, last = iterate_study(study, setting, folder)
     tables = {part: read(folder / f"{part}.csv") for part in study.parts}
     return tables, last.conclusion
+
+
+@pytest.mark.slow
+def test_code_that_insists_on_single_precision_is_measured_in_it(tmp_path):
+    tables, found = finished(mine.study("own_networks:single", "good.npz"), tmp_path)
+    assert found.claims[0].verdict == "supported"
+    assert (tables["images"]["product"] >= 0.5 * (1 - 1e-3)).all()
 
 
 @pytest.mark.slow
@@ -208,6 +286,16 @@ def test_correlations_are_judged_by_their_interval():
     assert (few.verdict, few.condition) == ("not supported", "Not measurable here.")
 
 
+def test_the_reverse_is_explained_only_where_the_packets_show_it():
+    x = np.arange(40.0)
+    c = {"momentum_std": x, "withstood": x, "position_mean": x}
+    reverse = mine._fragile(c)
+    assert reverse.verdict == "not supported"
+    assert "farther out along the attack" in reverse.condition
+    assert mine._fragile({**c, "position_mean": -x}).condition == "The reverse."
+    assert mine._fragile({**c, "withstood": -x}).verdict == "supported"
+
+
 def test_verdicts_on_bounds_and_chance_flip():
     classes = columns(
         [
@@ -222,6 +310,9 @@ def test_verdicts_on_bounds_and_chance_flip():
                 "pixels": 64,
                 "pixels_below_bound": 0,
                 "pixels_below_half": 64,
+                "pixels_below_half_without_boundary": 0,
+                "least_margin": 0.5,
+                "self_check": 1.0,
             }
         ]
     )
@@ -229,9 +320,13 @@ def test_verdicts_on_bounds_and_chance_flip():
     assert mine._bound(classes, images).verdict == "supported"
     assert mine._one_half(classes, images).verdict == "supported under a condition"
     assert mine._bound({**classes, "bound": np.array([5.0])}, images).verdict == "not supported"
+    for broken in ({"pixels_below_bound": np.array([1])}, {"self_check": np.array([4.1])}):
+        assert mine._bound({**classes, **broken}, images).verdict == "not supported"
     low = {"product": np.array([0.4])}
     assert mine._bound(classes, low).verdict == "not supported"
     assert mine._one_half(classes, low).verdict == "not supported"
+    inside = {**classes, "pixels_below_half_without_boundary": np.array([1])}
+    assert mine._one_half(inside, images).verdict == "not supported"
     free = {**classes, "pixels_below_half": np.array([0])}
     assert mine._one_half(free, images).verdict == "supported"
     curve = {
