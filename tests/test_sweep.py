@@ -404,7 +404,7 @@ def test_a_convolutional_network_is_swept():
         probe_images=1,
         progress=False,
     )
-    assert result.dataset.attrs["strategy"] == "loop"
+    assert result.dataset.attrs["strategy"] in {"loop", "vmap"}  # whichever was faster
     assert np.isnan(result.dataset.position_std_error).all()
     assert result.model(epsilon=0.1, regularization=0)(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
 
