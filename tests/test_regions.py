@@ -83,5 +83,5 @@ def test_more_classes_than_two():
 def test_data_of_another_shape_have_no_plane():
     digits = qw.load_data("digits", test_size=20)
     assert not is_plane(digits)
-    with pytest.raises(ValueError, match=r"points of a plane, of shape \(2,\), got \(1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"points of a plane, .* of shape \(1, 8, 8\)"):
         next(iterate_regions([], digits, attack_epsilon=[0]))
