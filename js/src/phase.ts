@@ -55,6 +55,8 @@ export class PhaseSpace implements Readable {
     class: "qw-phase-canvas",
     role: "img",
     "aria-label": "Wigner function",
+    // Until it has its place.
+    hidden: true,
   });
   private readonly overlay = svg("svg", { class: "qw-phase-axes", "aria-hidden": "true" });
   private readonly axes = svg("g");
@@ -296,6 +298,7 @@ export class PhaseSpace implements Readable {
     if (key === this.axesKey) return;
     this.axesKey = key;
     this.overlay.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.canvas.hidden = false;
     const { style } = this.canvas;
     style.left = `${frame.left}px`;
     style.top = `${frame.top}px`;

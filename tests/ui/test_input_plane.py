@@ -61,6 +61,7 @@ def view(moons: Moons, offline_page: OpenOffline) -> View:
 
 
 def seen(view: View) -> dict[str, Any]:
+    view.settle()
     found: dict[str, Any] = view.page.evaluate(SEEN)
     return found
 

@@ -48,6 +48,12 @@ GEOMETRY = """
   return result;
 }
 """
+SETTLED = """async () => {
+  for (let frame = 0; frame < 3; frame++) {
+    await new Promise(requestAnimationFrame);
+    await new Promise(painted => setTimeout(painted));
+  }
+}"""
 # Networks and the front show the whole grid, the reference the clean network: only what changes
 # them moves them.
 MOVED = {
@@ -99,7 +105,12 @@ class View:
     def select(self) -> Locator:
         return self.root.locator(".qw-label select")
 
+    def settle(self) -> None:
+        """Wait until what was asked for is on the screen: a drawing takes up to two frames."""
+        self.page.evaluate(SETTLED)
+
     def geometry(self) -> dict[str, str]:
+        self.settle()
         seen: dict[str, str] = self.page.evaluate(GEOMETRY)
         return seen
 
