@@ -12,6 +12,7 @@ import { onTheme, RAMPS, type Ramp, ramp } from "./theme";
 /** Classes whose probabilities are shown, at most. */
 const BARS = 10;
 const CHANNELS = ["R", "G", "B"];
+const PROBABILITIES = "class probabilities";
 
 /** One of the pictures side by side, with a bar that tells its colours. */
 class Picture {
@@ -98,7 +99,7 @@ export class Lens {
     output: new Picture("qw-lens-output"),
     attackedOutput: new Picture("qw-lens-attacked-output"),
   };
-  private readonly saying = h("p");
+  private readonly saying = h("p", {}, PROBABILITIES);
   private readonly rows = h("ol", { class: "qw-lens-classes" });
   private readonly note = h("span", { class: "qw-note" });
   private readonly readout = h("p", { class: "qw-lens-readout", "aria-live": "polite" });
@@ -156,6 +157,7 @@ export class Lens {
       cells.addEventListener("pointermove", (event) => this.point(this.under(cells, event)));
       cells.addEventListener("pointerleave", () => this.point(null));
     }
+    this.showAnswers(false);
     this.strip.addEventListener("keydown", (event) => this.walk(event));
     this.strip.addEventListener("blur", () => this.point(null));
     this.forget = onTheme(() => this.recolor());
@@ -272,12 +274,17 @@ export class Lens {
         high: significant(largest, 2),
       });
     }
-    for (const part of [pictures.target, pictures.output, pictures.attackedOutput])
-      part.element.hidden = !seen.answer?.pictured;
-    this.saying.textContent = seen.answer ? "root mean squared error" : "class probabilities";
+    this.showAnswers(Boolean(seen.answer?.pictured));
+    this.saying.textContent = seen.answer ? "root mean squared error" : PROBABILITIES;
     if (seen.answer) this.drawAnswer(seen, seen.answer);
     else this.drawClasses(seen);
     this.point(this.pixel);
+  }
+
+  /** The pictures of answers that are images. */
+  private showAnswers(there: boolean): void {
+    const { target, output, attackedOutput } = this.pictures;
+    for (const { element } of [target, output, attackedOutput]) element.hidden = !there;
   }
 
   private drawAnswer(seen: Seen, { target, output, attacked, pictured }: Answer): void {
