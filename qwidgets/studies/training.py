@@ -124,9 +124,7 @@ def classes(setting: Setting) -> Work[Table]:
     data: dict[str, qw.Dataset] = {}
     for index, case in enumerate(every):
         if case.data not in data:
-            size = setting.choose(smallest=100, quick=1_000, full=10_000)
-            tested = setting.choose(smallest=50, quick=300, full=1_000)
-            data = {case.data: _loaded(case.data, setting.root, size, tested)}
+            data = {case.data: _loaded(case.data, setting)}
         work = _trained(setting, case, data[case.data])
         sweep = yield from within(work, index, len(every))
         for kind, epoch, at in _states(sweep):
@@ -137,10 +135,13 @@ def classes(setting: Setting) -> Work[Table]:
     return table
 
 
-def _loaded(name: str, root: Path | None, train: int, test: int) -> qw.Dataset:
-    if name == "digits":
-        return qw.load_data(name, train_size=train, test_size=test)
-    return qw.load_data(name, root=root, train_size=train, test_size=test)
+def _loaded(name: str, setting: Setting) -> qw.Dataset:
+    return qw.load_data(
+        name,
+        root=None if name == "digits" else setting.root,
+        train_size=setting.choose(smallest=100, quick=1_000, full=10_000),
+        test_size=setting.choose(smallest=50, quick=300, full=1_000),
+    )
 
 
 def _states(sweep: qw.Sweep) -> Iterator[tuple[str, int, xr.Dataset]]:
@@ -442,7 +443,8 @@ def _page(setting: Setting) -> Work[qw.Sweep]:
     yield 0.0
     every = cases(setting)
     conv = next(case for case in every if case.model == "conv")
-    return qw.open_sweep(conv.store(setting))
+    # With the images, which the lens of the page shows.
+    return qw.open_sweep(conv.store(setting), data=_loaded(conv.data, setting))
 
 
 STUDY = Study(
