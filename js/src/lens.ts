@@ -276,7 +276,7 @@ export class Lens {
     }
     this.showAnswers(Boolean(seen.answer?.pictured));
     this.saying.textContent = seen.answer ? "root mean squared error" : PROBABILITIES;
-    if (seen.answer) this.drawAnswer(seen, seen.answer);
+    if (seen.answer) this.drawAnswer(seen, seen.answer, sequential);
     else this.drawClasses(seen);
     this.point(this.pixel);
   }
@@ -287,7 +287,11 @@ export class Lens {
     for (const { element } of [target, output, attackedOutput]) element.hidden = !there;
   }
 
-  private drawAnswer(seen: Seen, { target, output, attacked, pictured }: Answer): void {
+  private drawAnswer(
+    seen: Seen,
+    { target, output, attacked, pictured }: Answer,
+    colors: Ramp,
+  ): void {
     const line = (name: string, text: string) =>
       h("li", {}, h("span", {}, name), h("span", {}), h("span", {}, text));
     const lines = [
@@ -307,7 +311,6 @@ export class Lens {
     const all = [target, output, attacked];
     const low = Math.min(...all.map((values) => Math.min(...values)));
     const high = Math.max(...all.map((values) => Math.max(...values)));
-    const colors = ramp(this.element, RAMPS.sequential);
     const ends = { colors, low: significant(low, 2), high: significant(high, 2) };
     const unit = seen.of.unit ? ` (${seen.of.unit})` : "";
     for (const [part, name, values] of [

@@ -25,6 +25,7 @@ from qwidgets.studies.study import (
     Study,
     columns,
     measured,
+    over_seeds,
     trained,
     within,
 )
@@ -368,7 +369,8 @@ def _learning(c: Columns) -> Claim:
     }
 
     def told(values: NDArray[np.float64]) -> str:
-        return f"{values.mean():+.2f} ± {values.std(ddof=1) / math.sqrt(len(values)):.2f}"
+        mean, error = over_seeds(values)
+        return f"{mean:+.2f} ± {error:.2f}"
 
     up, down = correlation["momentum_std"] > 0, correlation["position_std"] < 0
     verdict: Verdict = "not supported"

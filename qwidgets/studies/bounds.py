@@ -16,6 +16,7 @@ from torch.nn.functional import softplus
 import qwidgets as qw
 from qwidgets.studies.study import (
     BEYOND_CHANCE,
+    HALF,
     Claim,
     Conclusion,
     Study,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     Profile = Callable[[Tensor], Tensor]
 
 WIDTH = 0.5
-HALF = 0.5
 # Two cubes of a section agree to this; no product of floating-point numbers says more.
 ROUNDING = 1e-6
 

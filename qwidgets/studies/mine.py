@@ -24,6 +24,7 @@ from torch import nn
 import qwidgets as qw
 from qwidgets.studies.study import (
     BEYOND_CHANCE,
+    HALF,
     Claim,
     Conclusion,
     Study,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from qwidgets.studies.study import Columns, Row, Setting, Table, Verdict, Work
 
 NAME = "mine"
-HALF = 0.5
 ROUNDING = 1e-6
 # Radii at which images are attacked one by one, in units of the neighbourhood's radius.
 LADDER = tuple(np.linspace(0, 2, 17).tolist())

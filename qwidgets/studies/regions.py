@@ -34,6 +34,7 @@ from qwidgets.studies.study import (
     bullets,
     columns,
     measured,
+    over_seeds,
     within,
 )
 
@@ -581,11 +582,6 @@ def conclude(tables: Mapping[str, Table]) -> Conclusion:
 WORDS = {0.0: "clean training", RADIUS: f"adversarial training at {RADIUS:g}"}
 
 
-def _over_seeds(values: Values) -> tuple[float, float]:
-    """Mean over the seeds and its standard error."""
-    return float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
-
-
 def _signed(estimate: tuple[float, float], form: str = "+.3f") -> str:
     return f"{estimate[0]:{form}} ± {estimate[1]:{form.lstrip('+')}}"
 
@@ -610,7 +606,7 @@ def _change(
     """From one epoch to another, by default the last: mean over classes, then over the seeds."""
     first, last = between or (c["epoch"].min(), c["epoch"].max())
     own = c["trained"] == trained
-    return _over_seeds(
+    return over_seeds(
         np.array(
             [
                 np.mean(c[name][own & (c["seed"] == seed) & (c["epoch"] == last)])
@@ -728,7 +724,7 @@ def _lead(c: Columns, trained: float, count: int, space: str) -> tuple[float, fl
         rows = (c["space"] == name) & (c["trained"] == trained) & (c["directions"] == count)
         return np.asarray(c["broken"][rows][np.argsort(c["seed"][rows], kind="stable")])
 
-    return _over_seeds(broken("features") - broken(space))
+    return over_seeds(broken("features") - broken(space))
 
 
 def stronger(c: Columns) -> Claim:
@@ -782,11 +778,9 @@ def carries(c: Columns) -> Claim:
             rows = (c["space"] == space) & (c["trained"] == trained) & (c["epoch"] == last)
             found[space] = c["momentum_std"][rows][np.argsort(c["seed"][rows], kind="stable")]
         order = sorted(found, key=lambda space: -float(found[space].mean()))
-        listed = ", ".join(
-            f"{space} {_signed(_over_seeds(found[space]), '.2f')}" for space in order
-        )
+        listed = ", ".join(f"{space} {_signed(over_seeds(found[space]), '.2f')}" for space in order)
         told.append(f"{words}: {listed}")
-        lead = _over_seeds(found["features"] - found["pixels"])
+        lead = over_seeds(found["features"] - found["pixels"])
         (kept if _sign(lead) > 0 else refused).append(words)
     least = float(c["least_product"].min())
     verdict, condition = _judged(kept, refused)

@@ -18,11 +18,13 @@ from scipy.stats import spearmanr
 import qwidgets as qw
 from qwidgets.studies.study import (
     BEYOND_CHANCE,
+    HALF,
     Claim,
     Conclusion,
     Study,
     columns,
     measured,
+    over_seeds,
     trained,
     within,
 )
@@ -303,8 +305,8 @@ def _bounds(packet: Columns, channel: Columns, training: Columns) -> Claim:
     section = float(packet["product"].min())
     medians = float(training["uncertainty_product"].min())
     margin = float(channel["least_margin"].min())
-    below = channel["least_product"] < 0.5  # noqa: PLR2004
-    holds = section >= 0.5 - ROUNDING and margin >= -BEYOND_CHANCE and medians >= 0.5 * (1 - 1e-3)
+    below = channel["least_product"] < HALF
+    holds = section >= HALF - ROUNDING and margin >= -BEYOND_CHANCE and medians >= HALF * (1 - 1e-3)
     return Claim(
         "σx σp ≥ ½ along the attack through the window, and σx σp ≥ |1 - B| / 2 for every "
         "coordinate in the ball around an input, whatever the loss.",
@@ -406,7 +408,8 @@ def _learning(c: Columns) -> Claim:
 
 
 def _mean(values: NDArray[np.float64]) -> str:
-    return f"{values.mean():+.2f} ± {values.std(ddof=1) / math.sqrt(len(values)):.2f}"
+    mean, error = over_seeds(values)
+    return f"{mean:+.2f} ± {error:.2f}"
 
 
 def _robust(packet: Columns, attack: Columns) -> Claim:

@@ -12,6 +12,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 BEYOND_CHANCE = 4.0
 """Standard errors beyond which a deviation is no chance."""
+
+HALF = 0.5
+"""What the papers say that no product is below."""
 
 _PACKAGES = ("torch", "numpy", "scipy")
 
@@ -239,6 +243,11 @@ def finish(work: Work[T]) -> T:
         except StopIteration as finished:
             result: T = finished.value
             return result
+
+
+def over_seeds(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the mean of one number a seed, and its standard error."""
+    return float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
 
 
 def columns(table: Table) -> Columns:

@@ -15,11 +15,13 @@ from scipy.stats import rankdata, t
 import qwidgets as qw
 from qwidgets.studies.study import (
     BEYOND_CHANCE,
+    HALF,
     Claim,
     Conclusion,
     Study,
     columns,
     finish,
+    over_seeds,
     trained,
     within,
 )
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 RADII = {"mnist": 0.1, "cifar10": 8 / 255, "digits": 0.1}
 """Of the attack in training and in the measurement, input units."""
 ATTACK_STEPS = 4
-HALF = 0.5
 ROUNDING = 1e-3  # of products measured in single precision
 CONFIDENCE = 0.95
 SIGMAS = 1.96  # the same confidence, of a normal distribution
@@ -266,7 +267,7 @@ class Interval(NamedTuple):
 
 def interval(values: NDArray[np.float64]) -> Interval:
     """Estimate a mean from one number a seed."""
-    mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
+    mean, error = over_seeds(values)
     reach = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error
     return Interval(mean, error, mean - reach, mean + reach)
 
