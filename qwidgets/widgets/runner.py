@@ -28,10 +28,8 @@ Phase = Literal[
 
 # Reports a second; more cannot be seen and would crowd the link to the browser.
 _RATE = 15.0
-# Training gives way to the browser and the notebook, which share the cores with it. The lowest
-# ordinary priority: whatever a redraw wakes up runs at once, and beside other busy programs the
-# training still goes on (an idle-time priority would starve there, holding Python's lock).
-_NICENESS = 19
+# What answers a move (the attack lens) goes before the training, and after the next move's redraw.
+_NICENESS_OF_ANSWERS = 10
 
 
 class Step(Protocol):
@@ -263,14 +261,17 @@ def _duration(seconds: float) -> str:
 def giving_way() -> Iterator[None]:
     """Let the browser and the notebook go first on the cores that they share with this thread.
 
-    One core is spared, and the thread and those that PyTorch starts from it get a lower priority,
-    which they keep: an unprivileged thread cannot raise it again.
+    One core is spared. The thread and those that PyTorch starts from it only get what time is left
+    over, and keep to that: an unprivileged thread cannot raise its priority again. Linux alone has
+    a priority for each thread. It counts a core with nothing but such work as free, and wakes the
+    browser's threads there; behind work of merely low priority they would queue on the other cores,
+    for milliseconds. The price: where other programs take all of every core, training stands still.
     """
     from qwidgets.sweep import one_core_spared  # loads PyTorch
 
     if sys.platform == "linux":
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+            os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
     with one_core_spared():
         yield
 
@@ -281,8 +282,8 @@ R = TypeVar("R")
 class Latest(Generic[R]):
     """Works on the newest request; an older one is dropped in the middle.
 
-    The thread lives only while there is work, and has the ordinary priority: somebody waits for
-    it, and it is soon done. Without ``background`` the caller's thread does it.
+    The thread lives only while there is work, and gives way to the browser, which may be drawing
+    the next move already. Without ``background`` the caller's thread does it.
 
     Parameters
     ----------
@@ -316,7 +317,9 @@ class Latest(Generic[R]):
             if self._thread is not None:
                 return
             if self._background:
-                self._thread = threading.Thread(target=self._run, name="qwidgets-lens", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._run_after_others, name="qwidgets-lens", daemon=True
+                )
                 self._thread.start()
                 return
             self._thread = threading.current_thread()
@@ -337,6 +340,12 @@ class Latest(Generic[R]):
         with self._changed:
             self._closed = True
             self._wanted = []
+
+    def _run_after_others(self) -> None:
+        if sys.platform == "linux":
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS_OF_ANSWERS)
+        self._run()
 
     def _run(self) -> None:
         while True:
