@@ -50,12 +50,17 @@ class Training:
 
     def __init__(self) -> None:
         self.units = 0
+        self._giving_way = True
         self._error: BaseException | None = None
         self._under_way = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def start(self) -> None:
-        """Train, and return once the networks are being trained, not only set up."""
+    def start(self, *, giving_way: bool = True) -> None:
+        """Train, and return once the networks are being trained, not only set up.
+
+        With ``giving_way`` as the Explorer's own worker does, else as `qw.sweep` in a thread.
+        """
+        self._giving_way = giving_way
         self._thread.start()
         self._under_way.wait()
         if self._error:
@@ -72,10 +77,10 @@ class Training:
 
     def _train(self) -> None:
         import qwidgets as qw
+        from qwidgets.sweep import one_core_spared
         from qwidgets.widgets.runner import giving_way
 
-        # As the Explorer's own worker does, for all cases alike.
-        with giving_way():
+        with giving_way() if self._giving_way else one_core_spared():
             for progress in qw.iterate_sweep(epochs=1000):
                 self.units += 1
                 if progress.epoch > 0:
