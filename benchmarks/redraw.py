@@ -307,7 +307,7 @@ def measure(
         before = float(notebook.execute(progress))
         page.locator(case.slider).first.focus()
         counted = wire.count
-        elapsed = _press(page, case, load.quiet, presses)
+        elapsed = press_keys(page, case, load.quiet, presses)
         size = (wire.count - counted) / (WARM_UP + presses)
         if load.progress and float(notebook.execute(progress)) <= before:
             message = f"{case.name}: the training did not go on while the keys were pressed"
@@ -318,7 +318,8 @@ def measure(
         return elapsed, size
 
 
-def _press(page: Page, case: Case, quiet: float, presses: int) -> list[float]:
+def press_keys(page: Page, case: Case, quiet: float, presses: int) -> list[float]:
+    """Milliseconds of every timed press; ``quiet`` as in `Load`."""
     elapsed = []
     for press in range(-WARM_UP, presses):
         key = "ArrowRight" if (press + WARM_UP) // BLOCK % 2 == 0 else "ArrowLeft"

@@ -179,7 +179,7 @@ def default_grid(repeats: int) -> None:
 def all_models(repeats: int) -> None:
     """Print every strategy of every model beside one network at a time, on images like MNIST's."""
     generator = torch.Generator().manual_seed(0)
-    inputs, labels = torch.rand((532, 1, 28, 28), generator=generator), torch.arange(532) % 10
+    inputs, labels = torch.rand((1300, 1, 28, 28), generator=generator), torch.arange(1300) % 10
     data = qw.Dataset.from_arrays(
         inputs[20:], labels[20:], test_inputs=inputs[:20], test_labels=labels[:20]
     )

@@ -401,8 +401,12 @@ def _learning(
             for gradient, value in zip(gradients.values(), found, strict=True):
                 gradient[part] = value
 
-        # Drained, so that what a thread raises is raised here.
-        deque((pool.map if workers > 1 else map)(work, parts, leaves), maxlen=0)
+        # The longest first, those with attack and gradient penalty, so that none is left over for
+        # one thread alone. Drained, so that what a thread raises is raised here.
+        costs = zip((epsilon > 0).tolist(), (regularization > 0).tolist(), strict=True)
+        order = sorted(range(len(parts)), key=list(costs).__getitem__, reverse=True)
+        each = [parts[i] for i in order], [leaves[i] for i in order]
+        deque((pool.map if workers > 1 else map)(work, *each), maxlen=0)
         return losses, gradients
 
     with ThreadPoolExecutor(workers, initializer=prepare) as pool:

@@ -1,14 +1,16 @@
-"""The runner while it loads what nobody can hold up: pause and cancel are told at once."""
+"""The runner: pause and cancel are told at once while it loads, and its work gives way."""
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from dataclasses import dataclass
 
 import pytest
 
 from qwidgets.gate import pass_gate
-from qwidgets.widgets.runner import Job, Runner
+from qwidgets.widgets.runner import Job, Latest, Runner
 
 
 @dataclass(frozen=True)
@@ -108,3 +110,31 @@ def test_a_paused_loading_is_cancelled(loading):
     loading.let.set()
     assert loading.runner.join(30)
     assert loading.phases[-1] == "cancelled"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority for each thread")
+def test_long_work_goes_after_an_answer_and_an_answer_after_the_notebook():
+    ranks = {}
+
+    def rank():
+        tid = threading.get_native_id()
+        idle = os.sched_getscheduler(tid) == os.SCHED_IDLE
+        return idle, os.getpriority(os.PRIO_PROCESS, tid)
+
+    def train():
+        ranks["training"] = rank()
+        yield Done(1.0)
+
+    def answer(_):
+        ranks["answer"] = rank()
+        yield
+
+    said = {name: lambda *_: "" for name in ("place", "title", "kept", "done")}
+    job = Job(phase="training", start=train, show=lambda _: None, **said)
+    runner = Runner(job, lambda *_: None)
+    runner.start()
+    latest = Latest(answer, lambda *_: None)
+    latest.ask(0)
+    assert runner.join(30)
+    assert latest.wait(30)
+    assert ranks["training"] > ranks["answer"] > rank()

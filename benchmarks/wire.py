@@ -1,0 +1,98 @@
+"""Wire: what a large grid sends to the browser while it trains, and whether sliders stay smooth.
+
+Run it as ``python benchmarks/wire.py``. An Explorer in a real JupyterLab trains 16 x 16 networks
+for 200 epochs; few images keep that to minutes, and change neither the size of the cube nor of a
+message. At every quarter it prints the bytes that came and went since the one before, each epoch,
+and the time of a redraw as ``benchmarks/redraw.py`` takes it. It fails if an epoch of the last
+quarter costs a tenth more bytes than one of the first: then more is sent than what is new.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from redraw import EXPLORER, RECORDER, Wire, press_keys
+from ui.lab import chromium, start_lab
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+TWO_PANELS = EXPLORER[0]
+QUIET = 200
+FIRST = 2  # the epoch whose training follows the first that is on the screen
+GROWTH = 0.1  # of the bytes an epoch, what is too much
+CELL = """
+import numpy as np
+import qwidgets as qw
+axis = np.linspace(0, 0.3, {side}).tolist()
+explorer = qw.Explorer(epsilon=axis, regularization=axis, epochs={epochs}, train_size=100,
+                       test_size=100)
+explorer
+"""
+
+
+def epoch_of(page: Page) -> int:
+    """Read which epoch is being trained, or the last one when all is done."""
+    text = page.locator(".qw-status").first.inner_text()
+    found = re.search(r"Epoch (\d+) of|Trained (\d+) epochs", text)
+    return int(found[1] or found[2]) if found else 0
+
+
+def main() -> int:
+    """Train, count and press."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", type=int, default=16, help="networks along each slider")
+    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--presses", type=int, default=20, help="timed presses a quarter")
+    options = parser.parse_args()
+    each = []
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        chromium() as browser,
+        start_lab(browser, Path(directory) / "lab") as lab,
+    ):
+        lab.context.add_init_script(RECORDER)
+        wire = Wire(lab)
+        cells = (CELL.format(side=options.side, epochs=options.epochs),)
+        with lab.notebook(cells, viewport={"width": 1600, "height": 1100}) as notebook:
+            page, opened = notebook.page, wire.count
+            notebook.run(timeout=300)
+            page.locator(TWO_PANELS.panels).nth(TWO_PANELS.count - 1).wait_for()
+            while epoch_of(page) < FIRST:
+                time.sleep(0.2)
+            print(f"{(wire.count - opened) / 1e6:8.2f} MB until the first epoch is on the screen")
+            page.evaluate("selector => redrawRecorder.watch(selector)", TWO_PANELS.panels)
+            page.locator(TWO_PANELS.slider).first.focus()
+            marks = np.linspace(FIRST, options.epochs, 5).astype(int).tolist()
+            for begin, end in pairwise(marks):
+                elapsed = press_keys(page, TWO_PANELS, QUIET, options.presses)
+                median, tail = np.percentile(elapsed, [50, 95])
+                first, before = epoch_of(page), wire.count
+                while (now := epoch_of(page)) < end:
+                    time.sleep(0.2)
+                each.append((wire.count - before) / (now - first))
+                print(
+                    f"{each[-1] / 1e6:8.3f} MB an epoch from {first} to {now}; redraw at epoch "
+                    f"{begin}: {median:.1f} / {tail:.1f} ms (median / 95th)",
+                    flush=True,
+                )
+            problem = notebook.execute("print(explorer.problem or '')").strip()
+            errors = [*notebook.errors, *([problem] if problem else [])]
+    for error in errors:
+        print(f"error: {error}")
+    grown = each[-1] > (1 + GROWTH) * each[0]
+    if grown:
+        print(f"an epoch costs {each[-1] / each[0]:.2f} times the bytes that it cost at first")
+    return 1 if errors or grown else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
