@@ -1,10 +1,11 @@
 """Wire: what a large grid sends to the browser while it trains, and whether sliders stay smooth.
 
-Run it as ``python benchmarks/wire.py``. An Explorer in a real JupyterLab trains 16 x 16 networks
-for 200 epochs; few images keep that to minutes, and change neither the size of the cube nor of a
-message. At every quarter it prints the bytes that came and went since the one before, each epoch,
-and the time of a redraw as ``benchmarks/redraw.py`` takes it. It fails if an epoch of the last
-quarter costs a tenth more bytes than one of the first: then more is sent than what is new.
+Run it as ``python benchmarks/wire.py`` (a quarter of an hour). An Explorer in a real JupyterLab
+trains 16 x 16 networks for 200 epochs; few images keep that short, and change neither the size of
+the cube nor of a message. At every quarter it prints the bytes that came and went, each epoch and
+with the presses, and the time of a redraw as ``benchmarks/redraw.py`` takes it. It fails if an
+epoch of the last quarter costs a tenth more bytes than one of the first: then more is sent than
+what is new.
 """
 
 from __future__ import annotations
@@ -73,9 +74,9 @@ def main() -> int:
             page.locator(TWO_PANELS.slider).first.focus()
             marks = np.linspace(FIRST, options.epochs, 5).astype(int).tolist()
             for begin, end in pairwise(marks):
+                first, before = epoch_of(page), wire.count
                 elapsed = press_keys(page, TWO_PANELS, QUIET, options.presses)
                 median, tail = np.percentile(elapsed, [50, 95])
-                first, before = epoch_of(page), wire.count
                 while (now := epoch_of(page)) < end:
                     time.sleep(0.2)
                 each.append((wire.count - before) / (now - first))
