@@ -270,7 +270,7 @@ def train(
 
     steps = -(-images // settings.batch_size)
     ramp = max(settings.warm_up * settings.epochs * steps, 1.0)
-    with _learning(forward, weights, regularization, settings, data) as learn:
+    with _learning(forward, weights, epsilon, regularization, settings, data) as learn:
         for epoch in range(last.epoch + 1, settings.epochs + 1):
             total = torch.zeros(networks, dtype=torch.float64, device=device)
             batches = torch.randperm(images, generator=order).to(device).split(settings.batch_size)
@@ -354,6 +354,7 @@ def _untrained(
 def _learning(
     forward: BatchedForward,
     weights: Mapping[str, Tensor],
+    epsilon: Tensor,
     regularization: Tensor,
     settings: TrainingSettings,
     data: Dataset,
@@ -366,7 +367,10 @@ def _learning(
     """
     networks, device = len(regularization), regularization.device
     alone = forward.strategy == "loop"
-    parts = [slice(i, i + 1) for i in range(networks)] if alone else [slice(0, networks)]
+    # The longest first, those with attack and penalty: else one thread is left alone with them.
+    costs = list(zip((epsilon > 0).tolist(), (regularization > 0).tolist(), strict=True))
+    order = sorted(range(networks), key=costs.__getitem__, reverse=True)
+    parts = [slice(i, i + 1) for i in order] if alone else [slice(0, networks)]
     leaves = [
         {name: value[part].requires_grad_() for name, value in weights.items()} for part in parts
     ]
@@ -387,26 +391,22 @@ def _learning(
         torch.get_num_threads()  # else the first computation of a thread asks the process
         ready.wait()
 
-    def learn(x: Tensor, y: Tensor, epsilon: Tensor, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def learn(x: Tensor, y: Tensor, radius: Tensor, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
         def work(part: slice, leaf: Mapping[str, Tensor]) -> None:
             frozen = {name: value.detach() for name, value in leaf.items()}
-            examples = _attacked(own.forward, frozen, x, y, epsilon[part], settings, data, seed)
+            examples = _attacked(own.forward, frozen, x, y, radius[part], settings, data, seed)
             model = partial(own.forward, leaf)
             strength = regularization[part]
             loss, objective = _objective(
-                model, x, examples, y, epsilon[part], strength, settings, data.task
+                model, x, examples, y, radius[part], strength, settings, data.task
             )
             losses[part] = loss
             found = torch.autograd.grad(objective.sum(), list(leaf.values()))
             for gradient, value in zip(gradients.values(), found, strict=True):
                 gradient[part] = value
 
-        # The longest first, those with attack and gradient penalty, so that none is left over for
-        # one thread alone. Drained, so that what a thread raises is raised here.
-        costs = zip((epsilon > 0).tolist(), (regularization > 0).tolist(), strict=True)
-        order = sorted(range(len(parts)), key=list(costs).__getitem__, reverse=True)
-        each = [parts[i] for i in order], [leaves[i] for i in order]
-        deque((pool.map if workers > 1 else map)(work, *each), maxlen=0)
+        # Drained, so that what a thread raises is raised here.
+        deque((pool.map if workers > 1 else map)(work, parts, leaves), maxlen=0)
         return losses, gradients
 
     with ThreadPoolExecutor(workers, initializer=prepare) as pool:
