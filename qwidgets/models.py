@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from qwidgets.convolution import quickened
 from qwidgets.gate import pass_gate
 from qwidgets.tasks import CLASSIFICATION, Task
 
@@ -393,7 +394,7 @@ class BatchedForward:
     """
 
     def __init__(self, model: nn.Module, input_ndim: int, strategy: Strategy) -> None:
-        self._model = model
+        self._model = quickened(model) if strategy == "loop" else model
         self._input_ndim = input_ndim
         self.strategy: Strategy = strategy
 
