@@ -20,13 +20,13 @@ from .view import (
     assert_readout,
     drag,
     first_view,
+    show,
     significant,
     wait_moved,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from .conftest import OpenNotebook
     from .lab import Lab, Notebook
@@ -38,10 +38,6 @@ import qwidgets as qw
 e = qw.Explorer(epsilon=[0, .1], regularization=[0, .1], epochs=200)
 e
 """
-
-
-def show(path: Path) -> str:
-    return f"import qwidgets as qw\ne = qw.Explorer(qw.open_sweep({str(path)!r}))\ne"
 
 
 @pytest.fixture(scope="module")

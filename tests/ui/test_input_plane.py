@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 
 import qwidgets as qw
 
-from .view import View, drag, first_view
+from .view import View, drag, first_view, show
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -203,8 +203,7 @@ def test_the_keys_go_from_point_to_point_from_the_one_in_the_lens(view: View, mo
 def test_a_point_that_is_chosen_is_seen_in_the_lens(
     moons: Moons, open_notebook: OpenNotebook
 ) -> None:
-    cell = f"import qwidgets as qw\ne = qw.Explorer(qw.open_sweep({str(moons.saved)!r}))\ne"
-    notebook = open_notebook(cell, viewport=TALL)
+    notebook = open_notebook(show(moons.saved), viewport=TALL)
     notebook.run()
     view = first_view(notebook)
     points, ring = (view.root.locator(css) for css in (".qw-test-point", ".qw-looked-at"))

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 import qwidgets as qw
 
-from .view import EPOCHS, GEOMETRY, View, drag, first_view, significant
+from .view import EPOCHS, GEOMETRY, View, drag, first_view, show, significant
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 
 TALL = {"width": 1400, "height": 1900}
 PICTURES = ("image", "perturbation", "attacked", "position", "momentum")
-
-
-def show(path: Path) -> str:
-    return f"import qwidgets as qw\ne = qw.Explorer(qw.open_sweep({str(path)!r}))\ne"
 
 
 def wait_done(view: View, words: str) -> None:
