@@ -46,6 +46,14 @@ def test_what_was_chosen_for_what_has_changed_is_left_to_its_default(changes, le
     assert before == CHOSEN
 
 
+def test_a_model_of_fields_is_left_where_the_new_data_have_none():
+    chosen = {"data": "temperature", "model": "encoder_decoder", "learning_rate": 1e-4, "epochs": 3}
+    assert changed(chosen, {"data": "digits"}) == {"data": "digits", "epochs": 3}
+    own = object()
+    assert changed(chosen, {"data": own}) == {**chosen, "data": own}
+    assert changed(chosen, {"epochs": 5}) == {**chosen, "epochs": 5}
+
+
 def test_digits_and_the_gradient_penalty_are_meant_where_none_is_named():
     chosen = {"epsilon": [0, 0.2], "regularization": [0, 1]}
     assert changed(chosen, {"data": "digits", "regularizer": "gradient"}) == {

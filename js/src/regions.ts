@@ -289,7 +289,7 @@ export class InputPlane implements Readable {
     if (!hit) return null;
     Object.assign(hit.reading, { label: name(label), attack: choice.attack_epsilon, note: change });
     if (!this.live()) return hit;
-    hit.reading.note = `${change}. Click or Enter: in the lens`;
+    hit.reading.note = `${change}. ${point === this.looked ? "It is" : "Click or Enter:"} in the lens`;
     return { ...hit, choose: () => this.choices.choose({ label, image: field.image(point) }) };
   }
 

@@ -277,6 +277,7 @@ export class View {
     if (lens.state !== "empty") this.looking.settle();
     this.part("attack lens", () => this.lens.setLens(lens));
     this.part("point in the lens", () => this.inputs.setLens(lens));
+    this.hover.refresh();
   }
 
   private showRegions(): void {

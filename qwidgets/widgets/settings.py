@@ -48,6 +48,9 @@ def changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str
     left = {"store"}
     if _differs("data", settings, changes, _DATA):
         left.update(_OF_DATA)
+        # Of the other data with a name none has fields for answers.
+        if settings.get("model") == "encoder_decoder" and isinstance(changes["data"], str):
+            left.update(("model", "learning_rate"))
     if _differs("regularizer", settings, changes, _REGULARIZER):
         left.add("regularization")
     if "model" in changes:

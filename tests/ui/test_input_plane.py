@@ -226,7 +226,7 @@ def test_a_point_that_is_chosen_is_seen_in_the_lens(
         image = labels[: shown[index]].count(label)
         view.page.wait_for_function(ringed, arg=[index])
         expect(view.root.locator(".qw-lens-which")).to_have_text(
-            f"image {image + 1} of {labels.count(label)}"
+            f"input {image + 1} of {labels.count(label)}"
         )
         expect(view.select).to_have_value(moons.sweep.data.class_names[label])
         assert notebook.execute("print(e.label, e.image)") == f"{label} {image}\n"
@@ -241,9 +241,12 @@ def test_a_point_that_is_chosen_is_seen_in_the_lens(
     ]
     chosen = alone[1]
     view.root.locator(".qw-input-plane").scroll_into_view_if_needed()
+    view.page.mouse.move(*centers(points)[chosen])
+    assert card(view).note.endswith(". Click or Enter: in the lens")
     view.page.mouse.click(*centers(points)[chosen])
-    assert card(view).note.endswith("Click or Enter: in the lens")
     assert_in_the_lens(chosen)
+    view.settle()
+    assert card(view).note.endswith(". It is in the lens")
 
     # With the keys; the notebook hears nothing of it.
     view.root.locator(".qw-regions-body").focus()
