@@ -237,6 +237,8 @@ def test_a_cell_run_again_ends_what_it_had_started(open_notebook: OpenNotebook) 
         viewport=TWO,
     )
     notebook.run()
+    # Cancelled before it has finished anything it would have nothing to wait for.
+    first_view(notebook)
     notebook.execute("first = e")
     for _ in range(2):
         notebook.run(0)
