@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from ui.lab import chromium, start_lab  # noqa: E402
+from ui.lab import temporary_lab  # noqa: E402
 from ui.paint import RECORDER  # noqa: E402
 
 if TYPE_CHECKING:
@@ -79,11 +78,7 @@ def main() -> None:
     options = parser.parse_args()
     medians: dict[str, dict[str, float]] = {}
     print(f"{'Shift+Enter to, ms; median (slowest)':40}{'Explorer':>18}{'bqplot figure':>18}")
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        chromium() as browser,
-        start_lab(browser, Path(directory) / "lab") as lab,
-    ):
+    with temporary_lab() as lab:
         # The first page of a browser fills its caches; so does the first kernel of the machine.
         paint(lab, PEER, PEER_MOMENTS)
         seen = {

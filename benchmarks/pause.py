@@ -19,7 +19,6 @@ import argparse
 import random
 import re
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,7 @@ from playwright.sync_api import expect
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from ui.lab import chromium, start_lab  # noqa: E402
+from ui.lab import temporary_lab  # noqa: E402
 
 if TYPE_CHECKING:
     from ui.lab import Lab, Notebook
@@ -143,11 +142,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     options = parser.parse_args()
     print(f"{'from the click, ms: median / 95th / max':40}{'shown':>24}{'stopped':>24}")
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        chromium() as browser,
-        start_lab(browser, Path(directory) / "lab") as lab,
-    ):
+    with temporary_lab() as lab:
         for model in options.models:
             moments = random.Random(options.seed)  # noqa: S311
             cell = BUSY if options.cell else ""

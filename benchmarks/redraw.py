@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,9 +34,11 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from ui.lab import Lab, chromium, start_lab  # noqa: E402
+from ui.lab import Lab, temporary_lab  # noqa: E402
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from playwright.sync_api import Page, WebSocket
 
 FRAME = 1000 / 60
@@ -288,6 +290,14 @@ class Wire:
         self.count += len(payload)
 
 
+@contextmanager
+def recording_lab() -> Iterator[tuple[Lab, Wire]]:
+    """Start a JupyterLab whose pages time redraws, and count what they say to their kernels."""
+    with temporary_lab() as lab:
+        lab.context.add_init_script(RECORDER)
+        yield lab, Wire(lab)
+
+
 def measure(
     lab: Lab, case: Case, load: Load, presses: int, wire: Wire
 ) -> tuple[list[float], float]:
@@ -351,13 +361,7 @@ def main() -> None:
     print(f"{'slider to last changed pixel, ms':40}{titles}{'bytes':>12}")
     below = f"{'median / 95th':>18}" * len(heads)
     print(f"{'':40}{below}{'a press':>12}")
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        chromium() as browser,
-        start_lab(browser, Path(directory) / "lab") as lab,
-    ):
-        lab.context.add_init_script(RECORDER)
-        wire = Wire(lab)
+    with recording_lab() as (lab, wire):
         for case in cases:
             row = f"{case.name:40}"
             for load in (case.idle, case.training, case.ordinary):

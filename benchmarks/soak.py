@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from ui.lab import Lab, chromium, start_lab  # noqa: E402
+from ui.lab import Lab, temporary_lab  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import CDPSession, Page
@@ -216,11 +215,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     seconds = 60 * options.minutes
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        chromium() as browser,
-        start_lab(browser, Path(directory) / "lab") as lab,
-    ):
+    with temporary_lab() as lab:
         outcome = soak(lab, seconds, settle=min(60.0, seconds / 2), seed=options.seed)
     print(f"{outcome.actions} actions in {outcome.seconds:.0f} s, {len(outcome.errors)} errors")
     growth = {}

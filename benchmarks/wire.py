@@ -12,14 +12,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from redraw import EXPLORER, RECORDER, Wire, press_keys
-from ui.lab import chromium, start_lab
+from redraw import EXPLORER, press_keys, recording_lab
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -63,13 +60,7 @@ def main() -> int:
     parser.add_argument("--presses", type=int, default=20, help="timed presses a quarter")
     options = parser.parse_args()
     each = []
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        chromium() as browser,
-        start_lab(browser, Path(directory) / "lab") as lab,
-    ):
-        lab.context.add_init_script(RECORDER)
-        wire = Wire(lab)
+    with recording_lab() as (lab, wire):
         cells = (CELL.format(side=options.side, epochs=options.epochs),)
         with lab.notebook(cells, viewport={"width": 1600, "height": 1100}) as notebook:
             page, opened = notebook.page, wire.count

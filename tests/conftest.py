@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from small import small_sweep
 
 
 def pytest_configure():
@@ -21,6 +22,12 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QWIDGETS_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def sweep():
+    """That of `small`; modules that need another have their own. It is changed in copies alone."""
+    return small_sweep()
 
 
 @pytest.fixture(scope="session")

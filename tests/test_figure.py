@@ -14,12 +14,12 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 import torch
+from small import EPOCHS
 from typer.testing import CliRunner
 
 import qwidgets as qw
 from qwidgets import cli, svg, views
 
-EPSILON, REGULARIZATION, EPOCHS = [0, 0.1, 0.3], [0, 0.03, 0.3], 2
 PANELS = ["plane", "neighborhood", "phase-space", "tradeoff", "curves", "robustness"]
 NOW, REFERENCE, BOUND, FRONT, EPOCH = "#0072b2", "#8b949e", "#d55e00", "#009e73", "#b36b00"
 SVG, HREF = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
@@ -30,19 +30,6 @@ HOSTILE = [
     "null \x00, escape \x1b, half \ud800",
     "n" * 10_000,
 ]
-
-
-@pytest.fixture(scope="module")
-def sweep():
-    return qw.sweep(
-        epsilon=EPSILON,
-        regularization=REGULARIZATION,
-        epochs=EPOCHS,
-        train_size=300,
-        test_size=100,
-        attack_steps=2,
-        progress=False,
-    )
 
 
 def number(text):

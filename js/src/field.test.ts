@@ -100,7 +100,30 @@ describe("the input plane", () => {
     expect(field.says(p, [2, 0])).toBe(1);
     expect(field.says(p, [-2, 0])).toBe(0);
     expect(field.says(p, [9, 9])).toBe(1);
-    expect(field.nearest([-2, -2])).toBe(0);
-    expect(field.nearest([2, 2])).toBe(cells - 1);
+  });
+
+  it("reads probabilities between grid points on the line between logits", () => {
+    const p = field.probabilities(single(1));
+    for (const [x, y] of [
+      [0.3, 0.7],
+      [-1.9, 2],
+      [2, -2],
+    ] as const) {
+      const weights = [1, Math.exp(3 * x), Math.exp(-1)];
+      const sum = weights.reduce((a, b) => a + b, 0);
+      const said = field.said(p, [x, y]);
+      said.forEach((value, c) => {
+        expect(value).toBeCloseTo((weights[c] as number) / sum, 5);
+      });
+    }
+    // Beyond the plane as at its edge.
+    expect(field.said(p, [9, -9])).toEqual(field.said(p, [2, -2]));
+  });
+
+  it("knows which image of its class a point is", () => {
+    const { of } = field;
+    const labels = wire([5], [0, 2, 0, 0, 2]);
+    const some = new Field({ ...of, values: { ...of.values, labels } });
+    expect([0, 1, 2, 3, 4].map((i) => some.image(i))).toEqual([0, 0, 1, 2, 1]);
   });
 });

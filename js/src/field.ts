@@ -97,6 +97,11 @@ export class Field {
     return largest > 0 ? out.map((value) => value / largest) : out;
   }
 
+  /** Which test point of its class one is: classes keep their order in the data. */
+  image(i: number): number {
+    return this.labels.subarray(0, i).filter((label) => label === this.labels[i]).length;
+  }
+
   point(i: number): [number, number] {
     return [this.points[2 * i] as number, this.points[2 * i + 1] as number];
   }
@@ -144,25 +149,39 @@ export class Field {
     return { columns: ["series", "x", "y", ...none, ...said, "density"], rows };
   }
 
-  /** The most probable class at a point, from the nearest grid point. */
-  says(probabilities: Float32Array, [x, y]: readonly [number, number]): number {
-    const cell = this.nearest([x, y]);
-    const cells = this.size * this.size;
-    let best = 0;
-    for (let c = 1; c < this.classes; c++) {
-      if (
-        (probabilities[c * cells + cell] as number) > (probabilities[best * cells + cell] as number)
-      )
-        best = c;
-    }
-    return best;
+  /** The most probable class at a point. */
+  says(probabilities: Float32Array, point: readonly [number, number]): number {
+    const said = this.said(probabilities, point);
+    return said.indexOf(Math.max(...said));
   }
 
-  nearest([x, y]: readonly [number, number]): number {
-    const step = (value: number) => {
-      const i = Math.round(((value - this.low) / (this.high - this.low)) * (this.size - 1));
-      return Math.min(Math.max(i, 0), this.size - 1);
+  /** Probabilities of all classes at a point: logits are bilinear between those of the grid. */
+  said(probabilities: Float32Array, [x, y]: readonly [number, number]): number[] {
+    const { size } = this;
+    const cells = size * size;
+    const along = (value: number) => {
+      const exact = ((value - this.low) / (this.high - this.low)) * (size - 1);
+      const position = Math.min(Math.max(exact, 0), size - 1);
+      const below = Math.min(Math.floor(position), size - 2);
+      return [
+        [below, 1 - position + below],
+        [below + 1, position - below],
+      ] as const;
     };
-    return step(y) * this.size + step(x);
+    const logits = Array.from({ length: this.classes }, (_, c) => {
+      let sum = 0;
+      for (const [row, v] of along(y)) {
+        for (const [column, u] of along(x)) {
+          const value = probabilities[c * cells + row * size + column] as number;
+          // Below the smallest float32 the logit would be infinite.
+          sum += u * v * Math.log(Math.max(value, 1e-38));
+        }
+      }
+      return sum;
+    });
+    const top = Math.max(...logits);
+    const weights = logits.map((value) => Math.exp(value - top));
+    const sum = weights.reduce((a, b) => a + b, 0);
+    return weights.map((value) => value / sum);
   }
 }

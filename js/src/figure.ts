@@ -1,6 +1,6 @@
 // Reads a bqplot figure: where its dots and vertices are on the screen, and which number each is.
 
-import type { Hit, Readable } from "./hover";
+import { type Hit, nextOf, type Readable } from "./hover";
 import type { Reading, Series } from "./readings";
 
 /** Beyond this distance, in pixels, the pointer means no dot. */
@@ -47,21 +47,7 @@ export class FigureReader implements Readable {
   step(from: Hit | null, dx: number, dy: number): Hit | null {
     const all = [...this.vertices()].sort((a, b) => a.x - b.x || a.y - b.y);
     if (!from) return this.along ? (all.at(-1) ?? null) : this.topmost(all);
-    // The next in the direction of the key; what is nearly sideways comes last.
-    let best: Vertex | null = null;
-    let least = Number.POSITIVE_INFINITY;
-    for (const vertex of all) {
-      const [x, y] = [vertex.x - from.x, vertex.y - from.y];
-      const ahead = dx * x + dy * y;
-      const aside = Math.abs(dx ? y : x);
-      const column = this.along && dy !== 0 && aside > 0.5;
-      const distance = ahead + 2 * aside;
-      if (ahead > 0.5 && !column && distance < least) {
-        best = vertex;
-        least = distance;
-      }
-    }
-    return best ?? from;
+    return nextOf(all, from, [dx, dy], this.along) ?? from;
   }
 
   private topmost(all: Vertex[]): Hit | null {

@@ -8,6 +8,31 @@ export interface Hit {
   x: number;
   y: number;
   reading: Reading;
+  /** What a click or Enter there does, where it does anything. */
+  choose?: () => void;
+}
+
+/** The next of these points in the direction of a key; what is nearly sideways comes last.
+ * `inColumn`: of those above and below only such as have the same x. */
+export function nextOf<T extends { x: number; y: number }>(
+  all: readonly T[],
+  from: { x: number; y: number },
+  [dx, dy]: readonly [number, number],
+  inColumn = false,
+): T | null {
+  let best: T | null = null;
+  let least = Number.POSITIVE_INFINITY;
+  for (const point of all) {
+    const [x, y] = [point.x - from.x, point.y - from.y];
+    const ahead = dx * x + dy * y;
+    const aside = Math.abs(dx ? y : x);
+    const distance = ahead + 2 * aside;
+    if (ahead > 0.5 && !(inColumn && dy !== 0 && aside > 0.5) && distance < least) {
+      best = point;
+      least = distance;
+    }
+  }
+  return best;
 }
 
 /** An area whose values can be read. */
@@ -52,6 +77,7 @@ export class Hover {
       };
       area.addEventListener("pointermove", point);
       area.addEventListener("pointerdown", point);
+      area.addEventListener("click", () => this.choose(panel));
       area.addEventListener("pointerleave", () => this.hide());
       area.addEventListener("blur", () => this.hide());
       area.addEventListener("keydown", (event) => this.onKey(panel, event));
@@ -78,6 +104,7 @@ export class Hover {
       this.hide();
       return;
     }
+    if ((event.key === "Enter" || event.key === " ") && this.choose(panel)) event.preventDefault();
     const arrow = ARROWS[event.key];
     if (!arrow || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
@@ -86,12 +113,20 @@ export class Hover {
     if (hit) this.show(panel, () => panel.read(hit.x, hit.y), hit);
   }
 
+  /** Do what the value that is read is good for; false where it is for reading alone. */
+  private choose(panel: Readable): boolean {
+    const choose = this.shown?.panel === panel ? this.shown.hit.choose : undefined;
+    choose?.();
+    return choose !== undefined;
+  }
+
   private show(panel: Readable, find: () => Hit | null, hit = find()): void {
     if (!hit) {
       this.hide();
       return;
     }
     this.shown = { panel, find, hit };
+    panel.area.classList.toggle("qw-to-choose", hit.choose !== undefined);
     this.card.replaceChildren(...words(hit.reading));
     this.element.hidden = false;
     const frame = this.root.getBoundingClientRect();
@@ -107,6 +142,7 @@ export class Hover {
   }
 
   private hide(): void {
+    this.shown?.panel.area.classList.remove("qw-to-choose");
     this.shown = null;
     this.element.hidden = true;
   }

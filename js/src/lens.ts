@@ -224,9 +224,11 @@ export class Lens {
     const ends = { low: significant(low, 2), high: significant(high, 2) };
     const name = this.name(seen.of.label ?? 0);
     const asColors = channels === 3 ? "; channels as red, green, blue" : "";
-    pictures.image.caps(seen.answer ? `input, ${name}${asColors}` : `image, class ${name}`);
+    pictures.image.caps(
+      seen.answer ? `input, ${name}${asColors}` : `${nounOf(seen)}, class ${name}`,
+    );
     pictures.image.draw(seen, picture(seen.image, byte), { colors: grey, ...ends });
-    pictures.attacked.caps("attacked image");
+    pictures.attacked.caps(`attacked ${nounOf(seen)}`);
     pictures.attacked.draw(seen, picture(seen.attacked, byte), { colors: grey, ...ends });
 
     const most = (high - low) / 2 / seen.amplification;
@@ -360,7 +362,7 @@ export class Lens {
     const of = seen?.of;
     this.elsewhere = Boolean(of && choice && cube && elsewhere(of, choice, cube));
     const { image = 0, images = 0 } = of ?? {};
-    say(this.which, images ? `image ${image + 1} of ${images}` : "");
+    say(this.which, seen ? `${nounOf(seen)} ${image + 1} of ${images}` : "");
     for (const button of [this.back, this.next]) button.disabled = images < 2 || !this.live();
     say(this.missing, cube ? why(this.of, this.live()) : "");
     say(this.note, of ? whose(of) : "");
@@ -375,7 +377,9 @@ export class Lens {
     const radius = setting(seen.of.attack_epsilon ?? 0);
     const stays = "This page has no kernel: the lens stays with this network and image.";
     const rest =
-      !this.live() && this.elsewhere ? stays : seen.of.message || "Point at a pixel to read it.";
+      !this.live() && this.elsewhere
+        ? stays
+        : seen.of.message || `Point at a ${seen.layout.image ? "pixel" : "coordinate"} to read it.`;
     if (seen.answer) {
       const { target, output, attacked } = seen.answer;
       const [before, after] = [output, attacked].map((v) => this.amount(rootMeanSquare(v, target)));
@@ -447,7 +451,7 @@ export function describe(seen: Seen, pixel: number): string {
     : `coordinate ${pixel + 1}`;
   const parts = [
     place,
-    `image ${plain(reading.image)}`,
+    `${nounOf(seen)} ${plain(reading.image)}`,
     `perturbation ${list(reading.perturbation.map((value) => signed(value, true)))}`,
     `attacked ${plain(reading.attacked)}`,
   ];
@@ -470,6 +474,11 @@ export function describe(seen: Seen, pixel: number): string {
 function signed(value: number, plus: boolean): string {
   const text = significant(Math.abs(value), 3);
   return `${value < 0 ? "−" : plus && value > 0 ? "+" : ""}${text}`;
+}
+
+/** What an input is called: those of a regression and those without pixels are no images. */
+function nounOf({ answer, layout }: Seen): string {
+  return answer || !layout.image ? "input" : "image";
 }
 
 function whose(of: WireLens): string {

@@ -1,12 +1,13 @@
 // The input plane of two-dimensional data: decision regions, test points, where the attack takes
 // them, and the density of the packet. Drawn from what is here: it never waits for the kernel.
 
-import type { WireRegions } from "./contract";
+import type { WireLens, WireRegions } from "./contract";
 import type { Cube } from "./cube";
-import { h, percent, say, significant, svg, ticks } from "./dom";
+import { h, say, svg, ticks } from "./dom";
 import { Field } from "./field";
-import type { Table } from "./readings";
-import type { Choice } from "./state";
+import { type Hit, nextOf, type Readable } from "./hover";
+import { kindOf, type Quantity, settingsOf, type Table } from "./readings";
+import type { Choice, Choices } from "./state";
 import { onTheme, parseColor } from "./theme";
 
 /** Okabe and Ito's colours for classes. */
@@ -15,15 +16,28 @@ const classColor = (c: number) => COLORS[c % COLORS.length] as string;
 /** How strongly a sure region is coloured, and the densest place of the packet. */
 const REGION = 0.45;
 const PACKET = 0.8;
+/** Beyond this distance, in pixels, the pointer means no test point but the place under it. */
+const REACH = 7;
+/** Classes whose probabilities are read at a place, at most. */
+const READ = 4;
 
-export class InputPlane {
+/** A test point on the screen, in pixels. */
+interface Dot {
+  x: number;
+  y: number;
+  point: number;
+}
+
+export class InputPlane implements Readable {
   private readonly canvas = h("canvas", { role: "img", "aria-label": "Decision regions" });
   private readonly overlay = svg("svg", { class: "qw-phase-axes", "aria-hidden": "true" });
   private readonly axes = svg("g");
   private readonly marks = svg("g");
+  private readonly ring = svg("circle", { class: "qw-looked-at", r: 6.5 });
   private readonly note = h("span", { class: "qw-note" });
-  private readonly readout = h("p", { class: "qw-regions-readout", "aria-live": "polite" });
+  private readonly readout = h("p", { class: "qw-regions-readout" });
   private readonly body = h("div", { class: "qw-regions-body" }, this.canvas, this.overlay);
+  readonly area = this.body;
   readonly element = h(
     "section",
     { class: "qw-panel qw-input-plane", "aria-label": "Input plane", hidden: true },
@@ -40,13 +54,16 @@ export class InputPlane {
   private field: Field | null = null;
   private probabilities: Float32Array | null = null;
   private last: { cube: Cube; choice: Choice } | null = null;
+  private lens: WireLens = { state: "empty", message: "" };
+  private dots: Dot[] = [];
   private readonly buffer = document.createElement("canvas");
 
-  constructor() {
-    this.overlay.append(this.axes, this.marks);
+  constructor(
+    private readonly choices: Choices,
+    private readonly live: () => boolean,
+  ) {
+    this.overlay.append(this.axes, this.marks, this.ring);
     this.observer.observe(this.body);
-    this.overlay.addEventListener("pointermove", (event) => this.read(event));
-    this.overlay.addEventListener("pointerleave", () => this.tell(null));
   }
 
   dispose(): void {
@@ -58,6 +75,12 @@ export class InputPlane {
     this.field = regions.state === "ready" ? new Field(regions) : null;
     this.element.hidden = this.field === null;
     this.recolor();
+  }
+
+  /** Ring the point that the lens is seen to look at. */
+  setLens(lens: WireLens): void {
+    this.lens = lens;
+    this.tell();
   }
 
   show(cube: Cube, choice: Choice): void {
@@ -96,10 +119,12 @@ export class InputPlane {
       [left + scale(x), top + side - scale(y)] as const;
     const lines: Node[] = [];
     const dots: Node[] = [];
+    this.dots = [];
     field.labels.forEach((label, i) => {
       const from = field.point(i);
       const to = field.moved(cube, place, choice.attack_epsilon, i);
       const [[x, y], [u, v]] = [at(from), at(to)];
+      this.dots.push({ x, y, point: i });
       const broken = field.says(this.probabilities as Float32Array, to) !== label;
       if (Math.hypot(u - x, v - y) > 0.5) {
         const css = broken ? "qw-attack qw-attack-broken" : "qw-attack";
@@ -116,7 +141,16 @@ export class InputPlane {
       dots.push(svg("circle", { class: "qw-window-center", cx: x, cy: y, r: 5 }));
     }
     this.marks.replaceChildren(...lines, ...dots);
-    this.tell(null);
+    this.tell();
+  }
+
+  /** Which of the points the lens shows; -1 for none of them. */
+  private get looked(): number {
+    const { field, lens } = this;
+    if (!field || lens.state !== "ready") return -1;
+    const ofClass = (label: number, i: number) =>
+      label === lens.label && field.image(i) === lens.image;
+    return field.labels.findIndex(ofClass);
   }
 
   private paint(field: Field, cube: Cube, choice: Choice): void {
@@ -207,39 +241,128 @@ export class InputPlane {
     this.axes.replaceChildren(...parts);
   }
 
-  private read(event: PointerEvent): void {
+  read(x: number, y: number): Hit | null {
     const { field } = this;
-    if (!field) return;
-    const box = this.body.getBoundingClientRect();
+    if (!field) return null;
+    let best: Dot | null = null;
+    let least = REACH;
+    for (const dot of this.dots) {
+      const distance = Math.hypot(dot.x - x, dot.y - y);
+      if (distance <= least) [best, least] = [dot, distance];
+    }
+    if (best) return this.atPoint(best);
     const { left, top, side } = this.frame;
+    const [across, up] = [(x - left) / side, (top + side - y) / side];
+    if (!(across >= 0 && across <= 1 && up >= 0 && up <= 1)) return null;
     const value = (share: number) => field.low + share * (field.high - field.low);
-    const x = (event.clientX - box.left - left) / side;
-    const y = (top + side - (event.clientY - box.top)) / side;
-    const inside = x >= 0 && x <= 1 && y >= 0 && y <= 1;
-    this.tell(inside ? [value(x), value(y)] : null);
+    return this.atPlace(x, y, [value(across), value(up)]);
   }
 
-  private tell(point: [number, number] | null): void {
+  step(from: Hit | null, dx: number, dy: number): Hit | null {
+    const first = this.dots[Math.max(this.looked, 0)];
+    const dot = from ? nextOf(this.dots, from, [dx, dy]) : first;
+    return dot ? this.atPoint(dot) : from;
+  }
+
+  /** What is said of a test point, before and after its attack. */
+  private atPoint({ x, y, point }: Dot): Hit | null {
+    const { field, probabilities, last } = this;
+    if (!field || !probabilities || !last) return null;
+    const { cube, choice } = last;
+    const from = field.point(point);
+    const to = field.moved(cube, cube.place(choice), choice.attack_epsilon, point);
+    const label = field.labels[point] as number;
+    const [clean, attacked] = [from, to].map((place) => field.said(probabilities, place)) as [
+      number[],
+      number[],
+    ];
+    const [before, after] = [from, to].map((place) => field.says(probabilities, place));
+    const name = (c = 0) => cube.labels[c] ?? String(c);
+    const change =
+      before === after
+        ? `read as ${name(before)}, clean and attacked`
+        : `read as ${name(before)}, attacked as ${name(after)}`;
+    const hit = this.hit(x, y, from, [
+      share("p clean", clean[label] as number),
+      share("p attacked", attacked[label] as number),
+    ]);
+    if (!hit) return null;
+    Object.assign(hit.reading, { label: name(label), attack: choice.attack_epsilon, note: change });
+    if (!this.live()) return hit;
+    hit.reading.note = `${change}. ${point === this.looked ? "It is" : "Click or Enter:"} in the lens`;
+    return { ...hit, choose: () => this.choices.choose({ label, image: field.image(point) }) };
+  }
+
+  /** What is said of any place. */
+  private atPlace(x: number, y: number, place: [number, number]): Hit | null {
+    const { field, probabilities, last } = this;
+    if (!field || !probabilities || !last) return null;
+    const said = field.said(probabilities, place).slice(0, READ);
+    return this.hit(
+      x,
+      y,
+      place,
+      said.map((value, c) => share(last.cube.labels[c] ?? String(c), value)),
+    );
+  }
+
+  private hit(
+    x: number,
+    y: number,
+    [first, second]: [number, number],
+    said: Quantity[],
+  ): Hit | null {
+    const { field, last } = this;
+    if (!field || !last) return null;
+    const { cube, choice } = last;
+    const epoch = field.of.epoch ?? 0;
+    const place = cube.place(choice);
+    const coordinate = (name: string, symbol: string, value: number): Quantity => ({
+      ...{ name, symbol, value },
+      unit: "input units",
+      error: Number.NaN,
+    });
+    return {
+      x,
+      y,
+      reading: {
+        kind: kindOf(cube, place, epoch),
+        ...settingsOf(cube, place, choice),
+        epoch,
+        quantities: [coordinate("x", "x₁", first), coordinate("y", "x₂", second), ...said],
+      },
+    };
+  }
+
+  /** Say what the attack came to, and ring the point that is in the lens. */
+  private tell(): void {
     const { field, probabilities, last } = this;
     if (!field || !probabilities || !last) return;
     const { cube, choice } = last;
-    if (!point) {
-      const share = field.labels.reduce((count, label, i) => {
-        const to = field.moved(cube, cube.place(choice), choice.attack_epsilon, i);
-        return count + (field.says(probabilities, to) === label ? 0 : 1);
-      }, 0);
-      say(
-        this.readout,
-        `${share} of ${field.labels.length} points shown are misread after the attack`,
-      );
-      return;
+    const place = cube.place(choice);
+    const misread = field.labels.reduce((count, label, i) => {
+      const to = field.moved(cube, place, choice.attack_epsilon, i);
+      return count + (field.says(probabilities, to) === label ? 0 : 1);
+    }, 0);
+    const seen = this.dots[this.looked];
+    this.ring.setAttribute("visibility", seen ? "visible" : "hidden");
+    if (seen) {
+      this.ring.setAttribute("cx", String(seen.x));
+      this.ring.setAttribute("cy", String(seen.y));
     }
-    const cell = field.nearest(point);
-    const cells = field.size * field.size;
-    const said = cube.labels
-      .slice(0, 4)
-      .map((name, c) => `${name} ${percent(probabilities[c * cells + cell] as number)}`);
-    const [x, y] = point.map((value) => significant(value)) as [string, string];
-    say(this.readout, `(${x}, ${y}): ${said.join(", ")}`);
+    const ring = seen ? "; the ringed one is in the lens" : "";
+    say(
+      this.readout,
+      `${misread} of ${field.labels.length} points shown are misread after the attack${ring}`,
+    );
   }
 }
+
+/** A probability, without a standard error. */
+const share = (symbol: string, value: number): Quantity => ({
+  name: `probability of ${symbol}`,
+  symbol,
+  unit: "%",
+  value,
+  error: Number.NaN,
+});

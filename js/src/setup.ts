@@ -14,11 +14,16 @@ const DATA: Options = [
   ["moons", "moons (2-D)"],
   ["mnist", "MNIST (28 × 28)"],
 ];
+const REGRESSIONS: Options = [
+  ["friedman", "Friedman (10-D)"],
+  ["temperature", "temperature (map)"],
+];
 const MODELS: Options = [
   ["mlp", "mlp"],
   ["conv", "conv"],
   ["resnet", "resnet"],
   ["attention", "attention"],
+  ["encoder_decoder", "encoder-decoder"],
 ];
 const REGULARIZERS: Options = [
   ["gradient", "input gradient"],
@@ -26,23 +31,35 @@ const REGULARIZERS: Options = [
   ["label_smoothing", "label smoothing"],
 ];
 
+const OF_IMAGES = ["mlp", "conv", "resnet", "attention"];
+/** What suits the data. Where there is a `best` model, it is not left to what is shown. */
+const SUITS: Record<string, { models: readonly string[]; best?: string; regression?: boolean }> = {
+  digits: { models: OF_IMAGES },
+  moons: { models: ["mlp"], best: "mlp" },
+  mnist: { models: OF_IMAGES },
+  friedman: { models: ["mlp"], best: "mlp", regression: true },
+  temperature: {
+    models: [...OF_IMAGES, "encoder_decoder"],
+    best: "encoder_decoder",
+    regression: true,
+  },
+};
+
 let serial = 0;
 
-function menu(css: string, name: string, options: Options) {
+function menu(css: string, name: string, options: Options, regressions: Options = []) {
   const id = `qw-setup-${++serial}`;
   const unchanged = h("option", { value: "" }, "as shown");
-  const select = h(
-    "select",
-    { id },
-    unchanged,
-    ...options.map(([value, text]) => h("option", { value }, text)),
-  );
+  const list = (some: Options) => some.map(([value, text]) => h("option", { value }, text));
+  const select = h("select", { id }, unchanged, ...list(options));
+  if (regressions.length)
+    select.append(h("optgroup", { label: "regressions" }, ...list(regressions)));
   const element = h("div", { class: `qw-control ${css}` }, h("label", { for: id }, name), select);
   return { element, select };
 }
 
 export class Setup {
-  private readonly data = menu("qw-data", "Data", DATA);
+  private readonly data = menu("qw-data", "Data", DATA, REGRESSIONS);
   private readonly model = menu("qw-model", "Model", MODELS);
   private readonly regularizer = menu("qw-regularizer", "Regularizer", REGULARIZERS);
   private readonly width = h("input", {
@@ -109,13 +126,18 @@ export class Setup {
     this.train.disabled = busy(run);
   }
 
-  /** Images are needed by all models but the perceptron. */
+  /** Offer what suits the data, and take back what does not. */
   private fit(): void {
-    const plane = this.data.select.value === "moons";
-    for (const option of this.model.select.options) {
-      option.disabled = plane && !["", "mlp"].includes(option.value);
-    }
-    if (plane) this.model.select.value = "mlp";
+    const suits = SUITS[this.data.select.value];
+    const offer = ({ select }: typeof this.model, fits: (value: string) => boolean) => {
+      for (const option of select.options)
+        option.disabled = option.value !== "" && !fits(option.value);
+      if (select.selectedOptions[0]?.disabled) select.value = "";
+    };
+    offer(this.model, (value) => !suits || suits.models.includes(value));
+    // Smooth labels are probabilities of classes.
+    offer(this.regularizer, (value) => !(suits?.regression && value === "label_smoothing"));
+    if (suits?.best) this.model.select.value = suits.best;
   }
 
   private chosen(): Record<string, unknown> {

@@ -61,7 +61,7 @@ export class View {
   readonly problems = new Problems();
   private readonly readout = new Readout();
   private readonly phase = new PhaseSpace();
-  private readonly inputs = new InputPlane();
+  private readonly inputs: InputPlane;
   private readonly commands: Commands;
   /** Its own, as a click may come before the lens has been seen. */
   private readonly looking: Commands;
@@ -100,6 +100,7 @@ export class View {
     this.controls.element.append(this.refine.element, this.setup.element, this.controls.key);
     this.plane = new Plane(choices);
     this.lens = new Lens(choices, live);
+    this.inputs = new InputPlane(choices, live);
 
     const slot = () => h("div", { class: "qw-figure" });
     const figures: Record<Panel, HTMLElement> = {
@@ -128,8 +129,9 @@ export class View {
       ...[this.header.element, this.guard.element, this.readout.element],
       h("div", { class: "qw-body" }, this.controls.element, panels, this.empty.element),
     );
-    this.hover = new Hover(this.root, [...this.readers(figures), this.phase]);
+    this.hover = new Hover(this.root, [...this.readers(figures), this.phase, this.inputs]);
     makeReadable(this.phase.area, "Phase space");
+    makeReadable(this.inputs.area, "Input plane", "its test points, Enter shows one in the lens");
 
     const run = (action: () => Promise<void>) => {
       action().catch((error: unknown) => this.problems.show("action", `${inWords(error)}.`));
@@ -274,12 +276,15 @@ export class View {
     const lens = this.explored.model.get("lens");
     if (lens.state !== "empty") this.looking.settle();
     this.part("attack lens", () => this.lens.setLens(lens));
+    this.part("point in the lens", () => this.inputs.setLens(lens));
+    this.hover.refresh();
   }
 
   private showRegions(): void {
     const regions = this.explored.model.get("regions");
     this.part("input plane", () => this.inputs.setRegions(regions));
     this.root.classList.toggle("qw-two-dimensional", regions.state === "ready");
+    this.hover.refresh();
   }
 
   /** Draw a part by itself: one that fails leaves the others as they should be. */
@@ -365,10 +370,10 @@ function panel(css: string, title: string, note: string, body: HTMLElement): HTM
 }
 
 /** Let the arrow keys read the values of a panel, as the pointer does. */
-function makeReadable(area: HTMLElement, title: string): void {
+function makeReadable(area: HTMLElement, title: string, what = "its values"): void {
   area.tabIndex = 0;
   area.setAttribute("role", "group");
-  area.setAttribute("aria-label", `${title}: the arrow keys read its values`);
+  area.setAttribute("aria-label", `${title}: the arrow keys read ${what}`);
 }
 
 /** What a person who sees an Explorer for the first time may not find. */

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import threading
-from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +12,18 @@ from ipywidgets import widget_serialization
 
 from qwidgets import __version__, views
 from qwidgets.widgets.cells import answered_beside_cells, in_a_kernel, supersede
+from qwidgets.widgets.choices import choice
 from qwidgets.widgets.jobs import measuring, refining, training
-from qwidgets.widgets.looking import NOTHING_SEEN, Look, Looking, Survey, Surveying, wire
+from qwidgets.widgets.looking import NOTHING_SEEN, Look, Looking, Survey, Surveying
 from qwidgets.widgets.panels import Panels
-from qwidgets.widgets.problems import OffTheGridError, ProblemsShown
+from qwidgets.widgets.problems import ProblemsShown
 from qwidgets.widgets.runner import Phase, Runner
 from qwidgets.widgets.saved import standstill
+from qwidgets.widgets.settings import changed, iterate, of_models, refuse_what_is_no_sweep
+from qwidgets.widgets.shown import Shown, words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
+    from collections.abc import Callable, Mapping
 
     from qwidgets.lens import Lens
     from qwidgets.own import Measurement
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
 
 # A change of one of these moves the lens.
 _SEEN_BY_THE_LENS = ["epsilon", "regularization", "label", "attack_epsilon", "model", "image"]
+_CHOICES = [*_SEEN_BY_THE_LENS, "epoch"]
 # Seconds that a training waits at most for the first page to be painted.
 _LONGEST_COURTESY = 1.0
 _HEADING = {
@@ -150,11 +149,11 @@ class Explorer(ProblemsShown):
         background: bool = True,
         **settings: Any,
     ) -> None:
-        _check(sweep, settings)
+        refuse_what_is_no_sweep(sweep, settings)
         self._background = background
         self._settings = settings
-        self._checked = _iterate(settings) if settings else None
-        self._shown: list[_Run] = []
+        self._checked = iterate(settings) if settings else None
+        self._kept: list[Shown] = []
         self._current = 0
         # Whether the next epoch begins something new, and whether what it follows is kept.
         self._fresh, self._keep = True, False
@@ -180,26 +179,26 @@ class Explorer(ProblemsShown):
             self.on_progress("empty", 0.0, "Call train() in another cell: it trains there")
         else:
             self._show_new(sweep)
-            self.on_progress("done", 1.0, _words_of(sweep))
+            self.on_progress("done", 1.0, self._shown.state)
 
     @property
     def sweep(self) -> Sweep | Measurement | None:
         """What is shown, with everything finished so far; None before the first epoch."""
-        return self._run.found if self._shown else None
+        return self._shown.found if self._kept else None
 
     @property
     def refinements(self) -> tuple[Sweep, ...]:
         """The networks refined from what is shown, each a sweep of one network."""
-        return tuple(self._run.refinements) if self._shown else ()
+        return tuple(self._shown.refinements) if self._kept else ()
 
     @property
     def kept(self) -> tuple[Sweep | Measurement, ...]:
         """Everything that this Explorer holds, in the order of training; see `train`."""
-        return tuple(run.found for run in self._shown)
+        return tuple(shown.found for shown in self._kept)
 
     @property
-    def _run(self) -> _Run:
-        return self._shown[self._current]
+    def _shown(self) -> Shown:
+        return self._kept[self._current]
 
     def train(self, *, keep: bool = False, **settings: Any) -> None:
         """Start the training from the beginning; does nothing while it runs.
@@ -223,9 +222,9 @@ class Explorer(ProblemsShown):
             if self._busy():
                 return
             if settings:
-                changed = _changed(self._settings, settings)
-                self._checked = _iterate(changed)
-                self._settings = changed
+                wanted = changed(self._settings, settings)
+                self._checked = iterate(wanted)
+                self._settings = wanted
             self._begin(keep=keep)
         self._work_here()
 
@@ -233,9 +232,9 @@ class Explorer(ProblemsShown):
         # What is shown is kept or replaced by the first finished epoch, and until then stays.
         self._fresh, self._keep = True, keep
         checked, self._checked = self._checked, None
-        kind: Any = measuring if _of_models(self._settings) else training
+        kind: Any = measuring if of_models(self._settings) else training
         settings = self._settings
-        self._start(kind(lambda: checked or _iterate(settings), self.on_epoch))
+        self._start(kind(lambda: checked or iterate(settings), self.on_epoch))
 
     def refine(
         self,
@@ -267,8 +266,8 @@ class Explorer(ProblemsShown):
         with self._starting:
             if self._busy():
                 return
-            run = self._run if self._shown else None
-            if run is None or not run.grid:
+            shown = self._shown if self._kept else None
+            if shown is None or not shown.grid:
                 message = (
                     "refine needs a grid of trained networks to start from; wait for the first "
                     "epoch of a training."
@@ -278,22 +277,18 @@ class Explorer(ProblemsShown):
                 if value is not None:
                     setattr(self, name, value)
             point = {"epsilon": self.epsilon, "regularization": self.regularization}
-            chosen = run.found.settings
-            if all(
-                any(_same(value, on) for on in getattr(chosen, name))
-                for name, value in point.items()
-            ):
+            if shown.on_grid(point):
                 message = (
-                    f"refine needs a point between the networks of the grid, got {_words(point)}, "
+                    f"refine needs a point between the networks of the grid, got {words(point)}, "
                     "where one was trained; move a slider."
                 )
                 raise ValueError(message)
-            if run.refined_at(point, complete=True) is not None:
+            if shown.refined_at(point, complete=True) is not None:
                 return
             from qwidgets.refine import iterate_refinement
 
-            units = iterate_refinement(run.found, **point, epochs=epochs)
-            self._start(refining(lambda: units, self._on_refined, _words(point)))
+            units = iterate_refinement(shown.found, **point, epochs=epochs)
+            self._start(refining(lambda: units, self._on_refined, words(point)))
         self._work_here()
 
     def show(self, index: int) -> None:
@@ -314,12 +309,12 @@ class Explorer(ProblemsShown):
         if self._busy():
             message = "show needs the training to be over; cancel it, or wait for its end."
             raise RuntimeError(message)
-        if not 0 <= index < len(self._shown):
-            message = f"index must be from 0 to {len(self._shown) - 1}, got {index}; see kept."
+        if not 0 <= index < len(self._kept):
+            message = f"index must be from 0 to {len(self._kept) - 1}, got {index}; see kept."
             raise IndexError(message)
         self._current = index
-        self._show_run()
-        self.on_progress("done", 1.0, _words_of(self._run.found))
+        self._show_all()
+        self.on_progress("done", 1.0, self._shown.state)
 
     def look(self, timeout: float | None = 60.0) -> Lens:
         """Look through the attack lens at the network that is shown, and return what is seen.
@@ -345,7 +340,7 @@ class Explorer(ProblemsShown):
         Exception
             What looking raised, for example that the images are not at hand.
         """
-        if not self._shown:
+        if not self._kept:
             message = "look needs a finished epoch; wait for the first."
             raise RuntimeError(message)
         self._watched = True
@@ -442,22 +437,17 @@ class Explorer(ProblemsShown):
             self._show_epoch(found)
 
     def _show_epoch(self, found: Sweep | Measurement) -> None:
-        if self._fresh or not _is_sweep(found):
+        if self._fresh or not self._shown.grid:
             self._show_new(found)
             return
-        run = self._run
-        run.found = found
-        epoch = int(found.dataset.epoch[-1])
-        arrays = views.plot_arrays(found.dataset, epoch)
-        limits = views.limits(found.dataset)
-        for name, values in arrays.items():
-            run.arrays[name][epoch] = values
+        following = self.epoch == self.cube["finished"] - 1
+        shown = self._shown
+        epoch, arrays = shown.add(found)
         # The cube is changed in place, so that a page opened later gets all of it, while the pages
         # that are open get only this epoch.
-        following = self.epoch == self.cube["finished"] - 1
-        scales = {"momentum_limit": limits.phase_momentum, "excess_limit": limits.excess}
-        self.cube.update(finished=epoch + 1, values=run.values(epoch + 1), **scales)
-        self._panels.show_limits(limits, run.planned)
+        self.cube.update(shown.cube())
+        self._panels.show_limits(shown.limits, shown.planned)
+        scales = {name: self.cube[name] for name in ("momentum_limit", "excess_limit")}
         self.send(
             {"type": "epoch", "epoch": epoch, "names": list(arrays), **scales},
             [values.data for values in arrays.values()],
@@ -475,20 +465,11 @@ class Explorer(ProblemsShown):
             self._show_refined(found)
 
     def _show_refined(self, found: Sweep) -> None:
-        run, epoch = self._run, int(found.dataset.epoch[-1])
-        point = {
-            "epsilon": found.settings.epsilon[0],
-            "regularization": found.settings.regularization[0],
-        }
-        index = run.add_refined(point, found)
-        entry = run.refined[index]
-        arrays = views.plot_arrays(found.dataset, epoch)
-        for name, values in arrays.items():
-            run.refined_arrays[index][name][epoch] = values[0, 0]
-        entry.update(finished=epoch + 1, complete=found.complete)
+        shown = self._shown
+        index, epoch, arrays = shown.add_refined(found)
         # As with the cube: the trait for pages opened later, the message for those that are open.
-        self.refined[:] = run.refined
-        about = {key: value for key, value in entry.items() if key != "values"}
+        self.refined[:] = shown.refined
+        about = {key: value for key, value in shown.refined[index].items() if key != "values"}
         self.send(
             {"type": "refined", "index": index, "epoch": epoch, "names": list(arrays), **about},
             [memoryview(values.tobytes()) for values in arrays.values()],
@@ -498,27 +479,23 @@ class Explorer(ProblemsShown):
             self._survey_again()
 
     def _show_new(self, found: Sweep | Measurement) -> None:
-        run = _Run(found)
-        if self._fresh and (self._keep or not self._shown):
-            self._current = len(self._shown)
-            self._shown.append(run)
+        shown = Shown(found)
+        if self._fresh and (self._keep or not self._kept):
+            self._current = len(self._kept)
+            self._kept.append(shown)
         else:
-            self._shown[self._current] = run
+            self._kept[self._current] = shown
         self._fresh = False
-        self._show_run()
+        self._show_all()
 
-    def _show_run(self) -> None:
+    def _show_all(self) -> None:
         """Send all of what is shown: the grid, its refined points, and where they are."""
-        run = self._run
-        dataset = run.found.dataset
-        finished = int(dataset.sizes.get("epoch", 1))
-        limits = views.limits(dataset)
-        axes = views.plot_axes(dataset)
-        shape = (len(axes["epsilon"]), len(axes["regularization"]))
-        heading = views.describe(dataset.attrs, shape if run.grid else (len(axes["model"]),))
-        self.tell("heading", heading)
-        self._panels.show_limits(limits, max(run.planned, 1))
-        # Choices are moved onto what is shown next; none is checked against what was before.
+        shown = self._shown
+        cube = shown.cube()
+        axes = cube["axes"]
+        self.tell("heading", shown.heading)
+        self._panels.show_limits(shown.limits, max(shown.planned, 1))
+        # Choices are moved onto what is shown next.
         self._moving = True
         try:
             radii = axes["attack_epsilon"]
@@ -527,22 +504,11 @@ class Explorer(ProblemsShown):
             self.tell("label", min(max(self.label, 0), len(axes["label"]) - 1))
             for name in ("epsilon", "regularization", "attack_epsilon"):
                 self.tell(name, min(max(getattr(self, name), axes[name][0]), axes[name][-1]))
-            if not run.grid:
+            if not shown.grid:
                 self.tell("model", self.model if self.model in axes["model"] else axes["model"][0])
-            self.tell("epoch", finished - 1)
-            self.tell("refined", list(run.refined))
-            self.tell(
-                "cube",
-                {
-                    "axes": axes,
-                    "epochs": run.planned,
-                    "finished": finished,
-                    "width": float(dataset.attrs["width"]),
-                    "momentum_limit": limits.phase_momentum,
-                    "excess_limit": limits.excess,
-                    "values": run.values(finished),
-                },
-            )
+            self.tell("epoch", shown.last)
+            self.tell("refined", list(shown.refined))
+            self.tell("cube", cube)
         finally:
             self._moving = False
         self._name_runs()
@@ -552,17 +518,17 @@ class Explorer(ProblemsShown):
         self._survey_again()
 
     def _name_runs(self) -> None:
-        runs = {"names": [run.name for run in self._shown], "shown": self._current}
+        runs = {"names": [shown.name for shown in self._kept], "shown": self._current}
         if runs != self.runs:
             self.tell("runs", runs)
 
     def _look_again(self) -> None:
         """Ask for the lens anew, where somebody watches it."""
-        if self._watched and self._shown and not self._moving and not self._working_here():
-            network, of = self._run.nearest(self.epsilon, self.regularization, self.model)
+        if self._watched and self._kept and not self._moving and not self._working_here():
+            network, of = self._shown.nearest(self.epsilon, self.regularization, self.model)
             self._looking.look(
                 Look(
-                    found=self._run.found,
+                    found=self._shown.found,
                     network=network,
                     of=of,
                     label=self.label,
@@ -573,11 +539,11 @@ class Explorer(ProblemsShown):
 
     def _survey_again(self) -> None:
         """Ask for the input plane anew, where the data have one and somebody watches it."""
-        run = self._run
-        plane = run.found.dataset.attrs["input_shape"] == [2]
+        shown = self._shown
+        plane = shown.found.dataset.attrs["input_shape"] == [2]
         if self._watched and plane and not self._working_here():
-            networks = run.networks()
-            self._surveying.ask(Survey(found=run.found, networks=networks, epoch=run.last))
+            survey = Survey(found=shown.found, networks=shown.networks(), epoch=shown.last)
+            self._surveying.ask(survey)
 
     def _busy(self) -> bool:
         return self._runner is not None and self._runner.busy
@@ -602,7 +568,7 @@ class Explorer(ProblemsShown):
         """Do on the calling thread what was started, where it has no other."""
         if not self._background and self._runner is not None:
             self._runner.work_here()
-            if self._shown:
+            if self._kept:
                 self._look_again()
                 self._survey_again()
 
@@ -631,7 +597,7 @@ class Explorer(ProblemsShown):
         with self._starting:
             if self._busy():
                 return
-            self._settings = _changed(self._settings, settings)
+            self._settings = changed(self._settings, settings)
             self._begin(keep=keep)
         self._work_here()
 
@@ -639,261 +605,11 @@ class Explorer(ProblemsShown):
         if not self._watched:
             self._watched = True
             self._look_again()
-            if self._shown:
+            if self._kept:
                 self._survey_again()
 
-    @tl.validate("epsilon", "regularization", "attack_epsilon")
-    def _check_value(self, proposal: Any) -> float:
-        name, value = proposal["trait"].name, proposal["value"]
-        if self.cube and not self._moving:
-            low, high = min(self.cube["axes"][name]), max(self.cube["axes"][name])
-            if not low <= value <= high:
-                message = f"{name} must be on the trained grid, {low:g} to {high:g}; got {value!r}."
-                raise OffTheGridError(message)
-        elif not (math.isfinite(value) and value >= 0):
-            message = f"{name} must be a finite number of at least 0; got {value!r}."
-            raise tl.TraitError(message)
-        return float(value)
-
-    @tl.validate("model")
-    def _check_model(self, proposal: Any) -> str:
-        name: str = proposal["value"]
-        names = self.cube["axes"]["model"] if self.cube and not self._moving else [name]
-        if name not in names and name:
-            known = ", ".join(map(repr, names)) or "none, a grid of networks is shown"
-            message = f"model must be one of {known}; got {name!r}."
-            raise OffTheGridError(message)
-        return name
-
-    @tl.validate("image")
-    def _check_image(self, proposal: Any) -> int:
-        value = int(proposal["value"])
-        if value < 0:
-            message = f"image must be at least 0; got {value}."
-            raise tl.TraitError(message)
-        return value
-
-    @tl.validate("label", "epoch")
-    def _check_index(self, proposal: Any) -> int:
-        name, value = proposal["trait"].name, int(proposal["value"])
-        if self.cube and not self._moving:
-            size = len(self.cube["axes"]["label"]) if name == "label" else self.cube["finished"]
-            if not 0 <= value < size:
-                message = f"{name} must be from 0 to {size - 1}; got {value}."
-                raise OffTheGridError(message)
-        return value
-
-
-class _Run:
-    """What an Explorer shows: a grid or models, their arrays, and the networks refined from it."""
-
-    def __init__(self, found: Any) -> None:
-        import numpy as np
-
-        self.found = found
-        self.grid = _is_sweep(found)
-        self.planned: int = self.found.settings.epochs if self.grid else 0
-        self.arrays: dict[str, NDArray[np.generic]] = {}
-        for name, values in views.plot_arrays(found.dataset).items():
-            whole = np.full((self.planned + 1, *values.shape[1:]), np.nan, values.dtype)
-            whole[: len(values)] = values
-            self.arrays[name] = whole
-        self.refinements: list[Sweep] = []
-        self.refined: list[dict[str, Any]] = []
-        self.refined_arrays: list[dict[str, NDArray[np.generic]]] = []
-
-    def values(self, finished: int) -> dict[str, dict[str, Any]]:
-        """Arrays of the finished epochs for the wire; what is still to come is not sent."""
-        return wire({name: values[:finished] for name, values in self.arrays.items()})
-
-    @property
-    def name(self) -> str:
-        """What it is called among those that are kept."""
-        dataset = self.found.dataset
-        axes = views.plot_axes(dataset)
-        shape = (len(axes["epsilon"]), len(axes["regularization"]))
-        heading = views.describe(dataset.attrs, shape if self.grid else (len(axes["model"]),))
-        more = f" · {len(self.refined)} refined" if self.refined else ""
-        return f"{heading['subtitle']} · {_count(self.last, 'epoch')}{more}"
-
-    @property
-    def last(self) -> int:
-        """The last finished epoch."""
-        return int(self.found.dataset.sizes.get("epoch", 1)) - 1
-
-    def refined_at(self, point: Mapping[str, float], *, complete: bool) -> int | None:
-        """Position of the refined network at a point, if there is one (that is complete)."""
-        for index, entry in enumerate(self.refined):
-            if all(_same(value, entry[name]) for name, value in point.items()):
-                return index if entry["complete"] or not complete else None
-        return None
-
-    def add_refined(self, point: Mapping[str, float], found: Sweep) -> int:
-        """Take an epoch of a refined network in; an unfinished one at its point is replaced."""
-        import numpy as np
-
-        index = self.refined_at(point, complete=False)
-        if index is not None and found.dataset.sizes["epoch"] > 1:
-            self.refinements[index] = found
-            return index
-        planned = found.settings.epochs
-        arrays = {
-            name: np.full((planned + 1, *values.shape[3:]), np.nan, values.dtype)
-            for name, values in views.plot_arrays(found.dataset).items()
-        }
-        entry = {**point, "epochs": planned, "values": wire(arrays)}
-        if index is None:
-            index = len(self.refined)
-            self.refined.append(entry)
-            self.refined_arrays.append(arrays)
-            self.refinements.append(found)
-        else:
-            self.refined[index], self.refined_arrays[index] = entry, arrays
-            self.refinements[index] = found
-        return index
-
-    def networks(self) -> Sequence[Callable[[], Any]]:
-        """Return all networks, to be made later: the grid or the models, then the refined ones."""
-        found = self.found
-        if not self.grid:
-            return [partial(found.model, name) for name in found.names]
-        grid = [
-            partial(found.model, epsilon=epsilon, regularization=regularization)
-            for epsilon in found.settings.epsilon
-            for regularization in found.settings.regularization
-        ]
-        return grid + [
-            partial(
-                one.model,
-                epsilon=one.settings.epsilon[0],
-                regularization=one.settings.regularization[0],
-            )
-            for one in self.refinements
-        ]
-
-    def nearest(
-        self, epsilon: float, regularization: float, model: str
-    ) -> tuple[Callable[[], Any], dict[str, Any]]:
-        """Return the network at a point or nearest to it, to be made later, and which that is."""
-        of: dict[str, Any] = {
-            "epsilon": 0.0,
-            "regularization": 0.0,
-            "model": "",
-            "epoch": self.last,
-        }
-        if not self.grid:
-            return lambda: self.found.model(model), of | {"model": model, "kind": "own"}
-        point = {"epsilon": epsilon, "regularization": regularization}
-        index = self.refined_at(point, complete=False)
-        found: Any = self.found
-        if index is not None:
-            found = self.refinements[index]
-            of |= {**point, "kind": "refined", "epoch": int(found.dataset.epoch[-1])}
-        else:
-            from qwidgets.refine import nearest_network
-
-            row, column = nearest_network(found, epsilon, regularization)
-            point = {
-                "epsilon": found.settings.epsilon[row],
-                "regularization": found.settings.regularization[column],
-            }
-            of |= {**point, "kind": "trained"}
-        return lambda: found.model(**point), of
-
-
-def _same(a: float, b: float) -> bool:
-    return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
-
-
-def _words(point: Mapping[str, float]) -> str:
-    return f"ε {point['epsilon']:.3g}, λ {point['regularization']:.3g}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _words_of(found: Any) -> str:
-    """Say what is shown and was not trained just now."""
-    if not _is_sweep(found):
-        return f"{_count(len(found.names), 'model')}, measured and not trained"
-    networks = len(found.settings.epsilon) * len(found.settings.regularization)
-    stopped = "" if found.complete else f"stopped after epoch {int(found.dataset.epoch[-1])}, "
-    return f"{stopped}{networks} trained networks"
-
-
-def _is_sweep(found: object) -> bool:
-    from qwidgets.sweep import Sweep as SweepClass
-
-    return isinstance(found, SweepClass)
-
-
-def _of_models(settings: Mapping[str, Any]) -> bool:
-    """Whether models are given that are to be measured and not trained."""
-    torch = sys.modules.get("torch")
-    model = settings.get("model")
-    return "models" in settings or (torch is not None and isinstance(model, torch.nn.Module))
-
-
-def _changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Change settings; what was chosen for what has changed is left to its default again."""
-    kept = dict(settings)
-    if changes.get("data", kept.get("data", "digits")) != kept.get("data", "digits"):
-        for name in ("epsilon", "attack_epsilon", "width", "root", "train_size", "test_size"):
-            kept.pop(name, None)
-    if changes.get("regularizer", kept.get("regularizer", "gradient")) != kept.get(
-        "regularizer", "gradient"
-    ):
-        kept.pop("regularization", None)
-    if "model" in changes:
-        kept.pop("learning_rate", None)
-    # A folder holds one sweep, and a new one would be refused there.
-    kept.pop("store", None)
-    return kept | dict(changes)
-
-
-def _iterate(settings: Mapping[str, Any]) -> Generator[Any]:
-    """Start a sweep or a measurement; refuses wrong settings at once.
-
-    It loads PyTorch, so plain `Explorer()` leaves it to its worker, and the controls are on the
-    page before. Whoever names settings gets a wrong one refused in the cell that named it.
-    """
-    if _of_models(settings):
-        from qwidgets.own import iterate_measurement
-
-        given = dict(settings)
-        models = given.pop("models", None)
-        model = given.pop("model", None)
-        if models is not None and model is not None:
-            message = "model and models are the same choice; pass one of them."
-            raise TypeError(message)
-        if "data" not in given:
-            message = (
-                "data must be given with models of your own; pass data=dataset, from "
-                "qwidgets.Dataset.from_arrays(inputs, labels) or qwidgets.load_data(name)."
-            )
-            raise TypeError(message)
-        return iterate_measurement(model if models is None else models, **given)
-    from qwidgets.sweep import iterate_sweep
-
-    return iterate_sweep(**settings)
-
-
-def _check(sweep: object, settings: Mapping[str, Any]) -> None:
-    if sweep is None:
-        return
-    from qwidgets.own import Measurement as MeasurementClass
-    from qwidgets.sweep import Sweep as SweepClass
-
-    if not isinstance(sweep, (SweepClass, MeasurementClass)):
-        message = (
-            f"sweep must be a Sweep, from qwidgets.sweep(...) or qwidgets.open_sweep(path), or a "
-            f"Measurement, from qwidgets.measure(...); got {type(sweep).__name__}."
-        )
-        raise TypeError(message)
-    if settings:
-        message = (
-            f"a finished sweep takes no settings; got {', '.join(settings)}. Leave out the sweep to"
-            " train with them."
-        )
-        raise TypeError(message)
+    @tl.validate(*_CHOICES)
+    def _check_choice(self, proposal: Any) -> float | int | str:
+        # While choices are moved onto what is shown next, what was before does not count.
+        cube = {} if self._moving else self.cube
+        return choice(proposal["trait"].name, proposal["value"], cube)

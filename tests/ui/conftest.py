@@ -11,7 +11,7 @@ import pytest
 import qwidgets as qw
 
 from .lab import VIEWPORT, chromium, open_offline, start_lab
-from .view import EPOCHS, EPSILON, REGULARIZATION, Saved
+from .view import EPOCHS, EPSILON, REGULARIZATION, Saved, View
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,3 +84,32 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     path = tmp_path_factory.mktemp("sweeps") / "small.sweep"
     sweep.save(path)
     return Saved(sweep, path)
+
+
+# The same sweep as a page. Modules that see an Explorer elsewhere have an `opened` or a `view` of
+# their own.
+
+
+@pytest.fixture(scope="session")
+def file(saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return qw.export_html(saved.sweep, tmp_path_factory.mktemp("page") / "page.html")
+
+
+@pytest.fixture
+def viewport() -> ViewportSize:
+    return VIEWPORT
+
+
+@pytest.fixture
+def opened(file: Path, offline_page: OpenOffline, viewport: ViewportSize) -> OfflinePage:
+    return offline_page(file, viewport=viewport)
+
+
+@pytest.fixture
+def view(opened: OfflinePage) -> Iterator[View]:
+    """The page, drawn; whatever a test does with it, it asks for nothing, and reports no error."""
+    shown = View(opened.page.locator(".qw-root"))
+    shown.wait_drawn()
+    yield shown
+    assert opened.requests == []
+    assert opened.errors == []

@@ -21,6 +21,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -172,6 +173,17 @@ def chromium() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+@contextmanager
+def temporary_lab() -> Iterator[Lab]:
+    """Start a Chromium and a JupyterLab, of which nothing is left when the block ends."""
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        chromium() as browser,
+        start_lab(browser, Path(directory) / "lab") as lab,
+    ):
+        yield lab
 
 
 @contextmanager

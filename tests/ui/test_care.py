@@ -17,18 +17,18 @@ from playwright.sync_api import expect
 
 import qwidgets as qw
 
-from .view import EPOCHS, View, drag, first_view, significant
+from .view import EPOCHS, View, drag, first_view, show, significant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Locator, Page, ViewportSize
 
     from .conftest import OpenNotebook, OpenOffline
-    from .lab import Lab, Notebook, OfflinePage
+    from .lab import Lab, Notebook
     from .view import Saved
 
-TALL = {"width": 1400, "height": 1500}
+TALL: ViewportSize = {"width": 1400, "height": 1500}
 AXE = Path(__file__).parents[2] / "js" / "node_modules" / "axe-core" / "axe.min.js"
 PANELS = ("plane", "phase-space", "tradeoff", "curves", "robustness")
 # Where the card reads values; the attack lens reads its pixels by itself.
@@ -36,28 +36,9 @@ AREAS = ":is(.qw-figure, .qw-phase-body)[tabindex='0']"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def show(path: Path) -> str:
-    return f"import qwidgets as qw\ne = qw.Explorer(qw.open_sweep({str(path)!r}))\ne"
-
-
-@pytest.fixture(scope="module")
-def file(saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return qw.export_html(saved.sweep, tmp_path_factory.mktemp("page") / "page.html")
-
-
 @pytest.fixture
-def opened(file: Path, offline_page: OpenOffline) -> OfflinePage:
-    return offline_page(file, viewport=TALL)
-
-
-@pytest.fixture
-def view(opened: OfflinePage) -> Iterator[View]:
-    """The exported page: what is tried here asks for nothing, and reports no error."""
-    shown = View(opened.page.locator(".qw-root"))
-    shown.wait_drawn()
-    yield shown
-    assert opened.requests == []
-    assert opened.errors == []
+def viewport() -> ViewportSize:
+    return TALL
 
 
 @pytest.fixture(scope="module")

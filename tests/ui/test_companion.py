@@ -23,34 +23,11 @@ from qwidgets import companion
 from .view import EPOCHS, MOVED, Saved, View, assert_readout, drag, significant, wait_moved
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from .conftest import OpenNotebook, OpenOffline
     from .lab import OfflinePage
 
 HOSTILE = "</script><script>window.broken = 1</script><b>&amp;"
 TITLE = f"{HOSTILE} in the title"
-TALL = {"width": 1400, "height": 1000}
-
-
-@pytest.fixture(scope="module")
-def file(saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return qw.export_html(saved.sweep, tmp_path_factory.mktemp("page") / "page.html")
-
-
-@pytest.fixture
-def opened(file: Path, offline_page: OpenOffline) -> OfflinePage:
-    return offline_page(file, viewport=TALL)
-
-
-@pytest.fixture
-def view(opened: OfflinePage) -> Iterator[View]:
-    """The page, drawn; whatever a test does with it, it asks for nothing."""
-    shown = View(opened.page.locator(".qw-root"))
-    shown.wait_drawn()
-    yield shown
-    assert opened.requests == []
-    assert opened.errors == []
 
 
 def brightness(view: View, selector: str) -> float:
@@ -262,7 +239,7 @@ def test_a_page_made_with_another_bqplot(
     }
     arguments = [sys.executable, "-c", program, str(saved.path), str(place), OTHER_BQPLOT]
     made = subprocess.run(arguments, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    opened = offline_page(place, viewport=TALL)
+    opened = offline_page(place)
     view = View(opened.page.locator(".qw-root"))
     view.wait_drawn()
     expect(opened.page.locator("footer")).to_contain_text(f"bqplot {made.stdout.strip()}")
@@ -428,7 +405,7 @@ def test_two_in_one_page_do_not_clash(
         frames = [qw.export_html(saved.sweep, title=name, embed=True).html for name in ("a", "b")]
     place = tmp_path / "both.html"
     place.write_text(two_frames(*frames), "utf-8")
-    opened = offline_page(place, viewport=TALL)
+    opened = offline_page(place)
     views = []
     for index in range(2):
         opened.page.locator("iframe").nth(index).scroll_into_view_if_needed()
@@ -461,7 +438,7 @@ def test_a_block_lives_on_in_a_converted_notebook(
     page, _ = HTMLExporter(mathjax_url="", require_js_url="").from_notebook_node(notebook)
     place = tmp_path / "notebook.html"
     place.write_text(page, "utf-8")
-    opened = offline_page(place, viewport=TALL)
+    opened = offline_page(place)
     handle = opened.page.locator("iframe").element_handle()
     assert handle is not None
     frame = handle.content_frame()
@@ -498,7 +475,7 @@ def test_a_thinned_page_names_its_epochs(
     monkeypatch.setattr(companion, "_MOST", 11 * 14_000)
     with pytest.warns(UserWarning, match="of 40 epochs, evenly spaced"):
         path = qw.export_html(qw.Sweep(dataset, settings, {}, None), tmp_path / "page.html")
-    opened = offline_page(path, viewport=TALL)
+    opened = offline_page(path)
     view = View(opened.page.locator(".qw-root"))
     view.wait_drawn()
     expect(view.readout("epoch")).to_have_text("40")

@@ -20,13 +20,13 @@ from .view import (
     assert_readout,
     drag,
     first_view,
+    show,
     significant,
     wait_moved,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from .conftest import OpenNotebook
     from .lab import Lab, Notebook
@@ -38,10 +38,6 @@ import qwidgets as qw
 e = qw.Explorer(epsilon=[0, .1], regularization=[0, .1], epochs=200)
 e
 """
-
-
-def show(path: Path) -> str:
-    return f"import qwidgets as qw\ne = qw.Explorer(qw.open_sweep({str(path)!r}))\ne"
 
 
 @pytest.fixture(scope="module")
@@ -431,14 +427,15 @@ def test_a_reload_while_training_shows_every_finished_epoch(open_notebook: OpenN
     notebook = open_notebook(LIVE, viewport=TALL)
     notebook.run(0)
     view = first_view(notebook)
-    expect(view.slider("epoch")).to_be_enabled()
+    # The first epoch may be a while in coming on a busy machine.
+    expect(view.slider("epoch")).to_be_enabled(timeout=60_000)
     page = notebook.page
     page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
     page.reload()
     page.wait_for_function("window.jupyterapp !== undefined")
     view = View(page.locator(".qw-root"))
     view.wait_drawn()
-    expect(view.slider("epoch")).to_be_enabled()
+    expect(view.slider("epoch")).to_be_enabled(timeout=60_000)
     # The epochs from before the reload and those from after it are all there, and more come.
     epoch = view.readout("epoch")
     count = int(epoch.inner_text())

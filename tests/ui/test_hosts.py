@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from .hosts import notebook_7, voila
-from .view import MOVED, View, assert_readout, drag, wait_moved
+from .view import MOVED, View, assert_readout, drag, show, wait_moved
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -22,8 +22,7 @@ KEYS = ("ArrowRight",) * 4
 
 @pytest.mark.parametrize("host", [notebook_7, voila], ids=["notebook 7", "voila"])
 def test_it_works_there(browser: Browser, saved: Saved, tmp_path: Path, host) -> None:
-    cell = f"import qwidgets as qw\ne = qw.Explorer(qw.open_sweep({str(saved.path)!r}))\ne"
-    with host(browser, tmp_path, [cell]) as shown:
+    with host(browser, tmp_path, [show(saved.path)]) as shown:
         root = shown.page.locator(".qw-root")
         root.wait_for(timeout=120_000)
         view = View(root)

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 import qwidgets as qw
 
-from .view import EPOCHS, GEOMETRY, View, drag, first_view, significant
+from .view import EPOCHS, GEOMETRY, View, drag, first_view, show, significant
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 
 TALL = {"width": 1400, "height": 1900}
 PICTURES = ("image", "perturbation", "attacked", "position", "momentum")
-
-
-def show(path: Path) -> str:
-    return f"import qwidgets as qw\ne = qw.Explorer(qw.open_sweep({str(path)!r}))\ne"
 
 
 def wait_done(view: View, words: str) -> None:
@@ -252,6 +248,70 @@ def test_a_new_training_asks_before_it_throws_work_away(open_notebook: OpenNoteb
     runs.select_option(index=0)
     expect(view.root.locator(".qw-subtitle")).to_have_text(re.compile("^digits"))
     assert notebook.execute("print(e.sweep.settings.data)") == "digits\n"
+    assert notebook.errors == []
+
+
+FIELDS = """
+import qwidgets as qw
+e = qw.Explorer(data="temperature", model="encoder_decoder", epsilon=[0, .05], regularization=[0],
+                epochs=1, train_size=60, test_size=30, attack_steps=1, probe_images=1, detail=None)
+e
+"""
+
+
+def test_regressions_are_shown_and_offered_with_what_suits_them(
+    open_notebook: OpenNotebook,
+) -> None:
+    notebook = open_notebook(FIELDS, viewport=TALL)
+    notebook.run(0)
+    view = first_view(notebook)
+    wait_done(view, r"^Trained 1 epochs? in ")
+    # A field has pictures of what it should be and what it is.
+    for picture in ("target", "output", "attacked-output"):
+        cells = view.root.locator(f".qw-lens-{picture} .qw-lens-cells:not(.qw-lens-none)")
+        expect(cells).to_be_visible(timeout=60_000)
+    words, which = view.root.locator(".qw-lens-readout"), view.root.locator(".qw-lens-which")
+    expect(words).to_contain_text(re.compile(r"^Clean it is off by [\d.]+ K, attacked at radius"))
+    expect(which).to_have_text("input 1 of 10")
+
+    def choices(name: str) -> list[str]:
+        found: list[str] = view.root.locator(f".qw-{name} select").evaluate(
+            "select => [...select.options].filter(o => !o.disabled).map(o => o.value)"
+        )
+        return found
+
+    view.root.locator(".qw-setup summary").click()
+    data, model, regularizer = (
+        view.root.locator(f".qw-{name} select") for name in ("data", "model", "regularizer")
+    )
+    regularizer.select_option("label_smoothing")
+    data.select_option("temperature")
+    expect(model).to_have_value("encoder_decoder")
+    expect(regularizer).to_have_value("")
+    assert choices("regularizer") == ["", "gradient", "weight_decay"]
+    data.select_option("digits")
+    expect(model).to_have_value("")
+    assert choices("model") == ["", "mlp", "conv", "resnet", "attention"]
+    assert choices("regularizer") == ["", "gradient", "weight_decay", "label_smoothing"]
+
+    # Numbers have the words of numbers.
+    data.select_option("friedman")
+    expect(model).to_have_value("mlp")
+    assert choices("model") == ["", "mlp"]
+    view.root.locator(".qw-train-new").click()
+    view.root.locator(".qw-guard-replace").click()
+    expect(view.root.locator(".qw-subtitle")).to_have_text(
+        re.compile("^friedman · squared error · accuracy: share within 1 · mlp"), timeout=60_000
+    )
+    wait_done(view, r"^Trained 1 epochs? in ")
+    expect(which).to_have_text("input 1 of 500", timeout=60_000)
+    expect(words).to_contain_text("Point at a coordinate to read it.", timeout=60_000)
+
+    # Classes again.
+    assert notebook.execute("e.train(data='digits', train_size=60); print(len(e.kept))") == "1\n"
+    expect(view.root.locator(".qw-subtitle")).to_have_text(re.compile("^digits"), timeout=60_000)
+    wait_done(view, r"^Trained 1 epochs? in ")
+    expect(which).to_have_text(re.compile("^image 1 of"), timeout=60_000)
     assert notebook.errors == []
 
 

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from .view import EPOCHS, View, assert_readout, drag, first_view
+from .view import EPOCHS, View, assert_readout, drag, first_view, show
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from .conftest import OpenNotebook
     from .lab import Notebook
     from .view import Saved
@@ -36,10 +34,6 @@ RESTART = """async () => {
   await session.kernel.restart();
   await session.kernel.info;
 }"""
-
-
-def show(path: Path, name: str = "e") -> str:
-    return f"import qwidgets as qw\n{name} = qw.Explorer(qw.open_sweep({str(path)!r}))\n{name}"
 
 
 def threads(notebook: Notebook) -> int:
@@ -243,6 +237,8 @@ def test_a_cell_run_again_ends_what_it_had_started(open_notebook: OpenNotebook) 
         viewport=TWO,
     )
     notebook.run()
+    # Cancelled before it has finished anything it would have nothing to wait for.
+    first_view(notebook)
     notebook.execute("first = e")
     for _ in range(2):
         notebook.run(0)

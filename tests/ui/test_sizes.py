@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-import qwidgets as qw
-
-from .view import View, first_view
+from .view import View, first_view, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,11 +115,6 @@ def sideways(page: Page) -> bool:
     return found
 
 
-@pytest.fixture(scope="module")
-def file(saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return qw.export_html(saved.sweep, tmp_path_factory.mktemp("page") / "page.html")
-
-
 @pytest.fixture
 def page_view(file: Path, offline_page: OpenOffline) -> View:
     view = View(offline_page(file).page.locator(".qw-root"))
@@ -131,8 +124,7 @@ def page_view(file: Path, offline_page: OpenOffline) -> View:
 
 @pytest.fixture(scope="module")
 def notebook(lab: Lab, saved: Saved) -> Iterator[Notebook]:
-    cell = f"import qwidgets as qw\ne = qw.Explorer(qw.open_sweep({str(saved.path)!r}))\ne"
-    with lab.notebook([cell]) as running:
+    with lab.notebook([show(saved.path)]) as running:
         # The notebook alone, as a person who works in it sees it.
         running.page.evaluate("jupyterapp.commands.execute('application:toggle-left-area')")
         running.run(0)

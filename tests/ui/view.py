@@ -133,6 +133,11 @@ class View:
         return fill
 
 
+def show(path: Path, name: str = "e") -> str:
+    """A cell that shows a saved sweep."""
+    return f"import qwidgets as qw\n{name} = qw.Explorer(qw.open_sweep({str(path)!r}))\n{name}"
+
+
 def first_view(notebook: Notebook, cell: int = 0) -> View:
     view = View(notebook.cell(cell).locator(".qw-root"))
     view.wait_drawn()
