@@ -35,6 +35,9 @@ Palette = Literal["light", "dark", "print"]
 COLUMN, PAGE = 89.0, 183.0
 """Widths of one column and of two in many journals, mm."""
 
+ON_SCREEN = 4 / 3
+"""How much larger a notebook shows a figure: type of 7 points as large as that of the Explorer."""
+
 NAMESPACES = {
     "xmlns": "http://www.w3.org/2000/svg",
     "xmlns:xlink": "http://www.w3.org/1999/xlink",
@@ -56,13 +59,16 @@ class Figure:
     caption : str
         What it shows, with the numbers at the sliders' position and their standard errors.
     width, height : float
-        Size on paper, mm.
+        Size on paper, mm. A notebook shows it larger, see `ON_SCREEN`.
+    ground : str, optional
+        Colour behind the whole of it; None if what is below shines through.
     """
 
     svg: str = field(repr=False)
     caption: str
     width: float
     height: float
+    ground: str | None = field(default=None, repr=False)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the SVG file, whole or not at all; its folder must exist.
@@ -79,7 +85,13 @@ class Figure:
         return place
 
     def _repr_svg_(self) -> str:
-        return self.svg
+        drawing = self.svg
+        for name, size in (("width", self.width), ("height", self.height)):
+            on_paper, on_screen = (
+                f'{name}="{svg.number(value)}mm"' for value in (size, ON_SCREEN * size)
+            )
+            drawing = drawing.replace(on_paper, on_screen, 1)
+        return drawing
 
 
 def figure(
@@ -210,7 +222,7 @@ def _draw(view: View, rows: list[list[str]], wide: float, high: float) -> Figure
         viewBox=f"0 0 {svg.number(total[0])} {svg.number(total[1])}",
         role="img",
     )
-    return Figure(svg=drawing, caption=caption, width=wide, height=high)
+    return Figure(svg=drawing, caption=caption, width=wide, height=high, ground=ground)
 
 
 # What was asked for
