@@ -255,7 +255,7 @@ def beside(*figures: Figure, columns: int = 2) -> Figure:
         top += max(one.height for one in row) + _GUTTER
     total = max(sum(one.width + _GUTTER for one in row) for row in rows) - _GUTTER
     caption = " ".join(one.caption for one in figures)
-    # Between figures on one ground nothing else may show: on a dark page that would be a dark cross.
+    # Between figures on one ground nothing else may show: on a dark page that is a dark cross.
     ground, *others = {one.ground for one in figures}
     return _sheet(parts, total, top - _GUTTER, caption, None if others else ground, None)
 

@@ -35,9 +35,6 @@ Palette = Literal["light", "dark", "print"]
 COLUMN, PAGE = 89.0, 183.0
 """Widths of one column and of two in many journals, mm."""
 
-ON_SCREEN = 4 / 3
-"""How much larger a notebook shows a figure: type of 7 points as large as that of the Explorer."""
-
 NAMESPACES = {
     "xmlns": "http://www.w3.org/2000/svg",
     "xmlns:xlink": "http://www.w3.org/1999/xlink",
@@ -59,7 +56,7 @@ class Figure:
     caption : str
         What it shows, with the numbers at the sliders' position and their standard errors.
     width, height : float
-        Size on paper, mm. A notebook shows it larger, see `ON_SCREEN`.
+        Size on paper, mm.
     ground : str, optional
         Colour behind the whole of it; None if what is below shines through.
     """
@@ -85,13 +82,7 @@ class Figure:
         return place
 
     def _repr_svg_(self) -> str:
-        drawing = self.svg
-        for name, size in (("width", self.width), ("height", self.height)):
-            on_paper, on_screen = (
-                f'{name}="{svg.number(value)}mm"' for value in (size, ON_SCREEN * size)
-            )
-            drawing = drawing.replace(on_paper, on_screen, 1)
-        return drawing
+        return self.svg
 
 
 def figure(
