@@ -255,7 +255,9 @@ def beside(*figures: Figure, columns: int = 2) -> Figure:
         top += max(one.height for one in row) + _GUTTER
     total = max(sum(one.width + _GUTTER for one in row) for row in rows) - _GUTTER
     caption = " ".join(one.caption for one in figures)
-    return _sheet(parts, total, top - _GUTTER, caption, None, None)
+    # Between figures on one ground nothing else may show: on a dark page that is a dark cross.
+    ground, *others = {one.ground for one in figures}
+    return _sheet(parts, total, top - _GUTTER, caption, None if others else ground, None)
 
 
 def _sheet(
@@ -279,7 +281,7 @@ def _sheet(
         viewBox=f"0 0 {svg.number(total[0])} {svg.number(total[1])}",
         role="img",
     )
-    return Figure(svg=drawing, caption=caption, width=width, height=height)
+    return Figure(svg=drawing, caption=caption, width=width, height=height, ground=ground)
 
 
 def _axes(

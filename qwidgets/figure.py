@@ -57,12 +57,15 @@ class Figure:
         What it shows, with the numbers at the sliders' position and their standard errors.
     width, height : float
         Size on paper, mm.
+    ground : str, optional
+        Colour behind the whole of it; None if what is below shines through.
     """
 
     svg: str = field(repr=False)
     caption: str
     width: float
     height: float
+    ground: str | None = field(default=None, repr=False)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the SVG file, whole or not at all; its folder must exist.
@@ -210,7 +213,7 @@ def _draw(view: View, rows: list[list[str]], wide: float, high: float) -> Figure
         viewBox=f"0 0 {svg.number(total[0])} {svg.number(total[1])}",
         role="img",
     )
-    return Figure(svg=drawing, caption=caption, width=wide, height=high)
+    return Figure(svg=drawing, caption=caption, width=wide, height=high, ground=ground)
 
 
 # What was asked for

@@ -118,4 +118,8 @@ def _notebook_bar(title: str) -> Iterator[Report]:
     try:
         yield report
     finally:
-        box.close_all()
+        # One by one: `close_all` of a widget closes those of the whole kernel.
+        for widget in (box, *box.children):
+            for part in (widget.layout, getattr(widget, "style", None), widget):
+                if part is not None:
+                    part.close()

@@ -244,7 +244,9 @@ def _png(values: NDArray[np.float64]) -> str:
 
 def _cells(row: tuple[str, ...], tag: str) -> str:
     style = "text-align:right;padding:0 .5em"
-    return "".join(f'<{tag} style="{style}">{_escaped(cell)}</{tag}>' for cell in row)
+    # In a narrow page a cell has its error below its value, and no line of a single sign.
+    whole = (_escaped(cell).replace("± ", "±\N{NO-BREAK SPACE}") for cell in row)
+    return "".join(f'<{tag} style="{style}">{cell}</{tag}>' for cell in whole)
 
 
 def _escaped(words: str) -> str:

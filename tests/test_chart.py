@@ -129,6 +129,18 @@ def test_beside_keeps_each_figure_whole():
         assert y + h <= height + 0.02
 
 
+@pytest.mark.parametrize("palettes", [["light"], ["dark"], ["print"], ["light", "dark"]])
+def test_between_figures_is_their_common_ground(palettes):
+    figures = [qw.chart({"a": (X, X)}, x="t", y="l", palette=palette) for palette in palettes]
+    sheet = qw.beside(*figures, *figures)
+    grounds = [e for e in ET.fromstring(sheet.svg) if e.get("width") == "100%"]
+    if palettes in (["light"], ["dark"]):
+        assert [e.get("fill") for e in grounds] == [figures[0].ground] == [sheet.ground]
+    else:
+        assert grounds == []
+        assert sheet.ground is None
+
+
 def test_the_same_numbers_give_the_same_file(tmp_path):
     first, second = (qw.chart({"a": (X, X**2)}, x="t", y="l").svg for _ in range(2))
     assert first == second

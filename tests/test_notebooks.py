@@ -49,6 +49,17 @@ def test_runs_from_top_to_bottom(path, tmp_path):
     )
     for text in PRINTED[path.stem]:
         assert text in printed
+    # No Explorer was ended by what came after it.
+    shown = [
+        output["data"]["text/plain"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "qw-saved" in output.get("data", {}).get("text/html", "")
+    ]
+    assert len(shown) == sum(
+        "qw.Explorer(" in c.source for c in notebook.cells if c.cell_type == "code"
+    )
+    assert not any("Cancelled" in words for words in shown)
     assert picture.is_file()
 
 

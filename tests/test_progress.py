@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import nbformat
 import pytest
-from ipywidgets import Button, FloatProgress
+from ipywidgets import Button, FloatProgress, IntSlider
 from ipywidgets.widgets.widget import _instances
 from nbclient import NotebookClient
 
@@ -53,6 +53,18 @@ def test_a_notebook_gets_a_bar_with_a_button_that_cancels(capsys):
         button.click()
         assert not report(0.3, "more")
     assert bar.comm is None
+    capsys.readouterr()
+
+
+def test_a_bar_takes_away_its_own_widgets_and_no_others(capsys):
+    slider = IntSlider(3)
+    others = set(_instances)
+    with _notebook_bar("Work") as report:
+        assert report(0.25, "a quarter")
+        assert set(_instances) > others
+    assert set(_instances) == others
+    assert slider.comm is not None
+    slider.close()
     capsys.readouterr()
 
 

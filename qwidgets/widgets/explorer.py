@@ -18,7 +18,7 @@ from qwidgets.widgets.looking import NOTHING_SEEN, Look, Looking, Survey, Survey
 from qwidgets.widgets.panels import Panels
 from qwidgets.widgets.problems import ProblemsShown
 from qwidgets.widgets.runner import Phase, Runner
-from qwidgets.widgets.saved import standstill
+from qwidgets.widgets.saved import Standstill
 from qwidgets.widgets.settings import changed, iterate, of_models, refuse_what_is_no_sweep
 from qwidgets.widgets.shown import Shown, words
 
@@ -169,6 +169,7 @@ class Explorer(ProblemsShown):
         self._surveying = Surveying(lambda seen: self.tell("regions", seen), background=background)
         super().__init__(figures=self._panels.figures, marks=self._panels.marks)
         answered_beside_cells(self.comm)
+        self._standstill = Standstill(self)
         self.set_trait("run", {"phase": "empty", "fraction": 0.0, "message": ""})
         self.on_msg(self._on_command)
         self.observe(lambda _: self._look_again(), _SEEN_BY_THE_LENS)
@@ -414,13 +415,15 @@ class Explorer(ProblemsShown):
         super().close()
         self.layout.close()
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        bundle = super()._repr_mimebundle_(**kwargs)
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        # Once it is closed there is nothing to view.
+        bundle = None if self.comm is None else self._repr_mimebundle_()
+        view, metadata = bundle or ({"text/plain": repr(self)}, {})
+        display(view, raw=True, metadata=metadata)
         if bundle is not None:
-            # Beside the live view, for who reads the notebook without a kernel.
-            with self.problems_shown("No picture of the Explorer for the saved notebook"):
-                bundle[0].update(standstill(self))
-        return bundle
+            self._standstill.display()
 
     def __repr__(self) -> str:
         return f"<Explorer: {self.run.get('message') or self.run.get('phase', 'empty')}>"
@@ -430,6 +433,7 @@ class Explorer(ProblemsShown):
     def on_progress(self, phase: Phase, fraction: float, message: str) -> None:
         """Show how far the run is."""
         self.tell("run", {"phase": phase, "fraction": fraction, "message": message})
+        self._standstill.follow(phase)
 
     def on_epoch(self, found: Sweep | Measurement) -> None:
         """Show a finished epoch: the first builds the cube, a later one is added to it."""

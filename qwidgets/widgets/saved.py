@@ -1,44 +1,155 @@
-"""What a saved notebook shows of an Explorer where no kernel or front end is there to draw it."""
+"""What a saved notebook shows of an Explorer where nothing is there to draw it live.
+
+JupyterLab takes the widget's view out of an output, whatever else is in it, also where its model is
+gone with the kernel, and then says "model not found". So the picture is an output of its own, below
+the view, and its style sheet tells which of the two is seen: it works in a page that knows nothing
+of this package.
+"""
 
 from __future__ import annotations
 
+from base64 import b64encode
+from html import escape
+from string import Template
 from typing import TYPE_CHECKING
+
+from qwidgets.widgets.cells import in_a_kernel
 
 if TYPE_CHECKING:
     from qwidgets.widgets.explorer import Explorer
+    from qwidgets.widgets.runner import Phase
 
 # Every display of an Explorer puts this much into the notebook's file, so the whole plate gives
 # way to one panel on large grids.
 LARGEST_PICTURE = 120_000
+# The work stands still in these: what is shown then is worth to be kept.
+_AT_REST: frozenset[Phase] = frozenset({"paused", "done", "cancelled", "failed"})
+
+# The picture is hidden as long as a view of the same Explorer is in the page. While JupyterLab says
+# "Loading widget...", which it does for ever without a kernel, the view may still come: the picture
+# waits, and then takes the line's place. It takes the place of an error at once.
+_PAGE = Template("""\
+<div class="qw-saved qw-saved-$model">
+<style>
+:root:has(.qw-view-$model) :is(.qw-saved-$model, .jp-OutputArea-child:has(.qw-saved-$model)) {
+  display: none !important;
+}
+.jp-OutputArea-child:has(> $view:not(.jupyter-widgets)) + .jp-OutputArea-child:has(.qw-saved) {
+  animation: qw-hidden 3s;
+}
+.jp-OutputArea-child:has(> $view:not(.jupyter-widgets)):not(:has(> $view > *)):has(+ * .qw-saved) {
+  animation: qw-hidden 1ms 3s forwards;
+}
+.jp-OutputArea-child:has(> $view.jupyter-widgets):has(+ * .qw-saved) {
+  display: none;
+}
+@keyframes qw-hidden {
+  from, to { display: none; }
+}
+.qw-saved p {
+  max-width: 75em;
+}
+</style>
+$picture<p>$words</p>
+<p><small>As it was saved. Run the cell to move the sliders again.</small></p>
+</div>
+""")
+# What JupyterLab shows a widget in; it has the class "jupyter-widgets" where it shows an error.
+_VIEW = ".lm-Panel.jp-OutputArea-output"
+# On a ground of its own, as its ink is dark.
+_PICTURE = Template("""\
+<img src="data:image/svg+xml;base64,$data" alt="$title" \
+style="width: 100%; max-width: 75em; background: #fff; border-radius: 4px;">
+""")
 
 
-def standstill(explorer: Explorer) -> dict[str, str]:
+class Standstill:
+    """The picture below the views of an Explorer, renewed whenever the work comes to rest.
+
+    Parameters
+    ----------
+    explorer : Explorer
+        It carries the class ``qw-view-`` and its model's identity on its views from now on.
+    """
+
+    def __init__(self, explorer: Explorer) -> None:
+        self._explorer = explorer
+        self._model = explorer.model_id
+        self._displayed = self._drawn = False
+        explorer.add_class(f"qw-view-{self._model}")
+
+    def display(self) -> None:
+        """Display the picture; does nothing where no notebook can keep it."""
+        if in_a_kernel():
+            self._displayed = True
+            self._publish(update=False)
+
+    def follow(self, phase: Phase) -> None:
+        """Renew what is displayed, if the work is at rest or its first epoch is finished."""
+        first = self._trained and not self._drawn
+        if self._displayed and (first or phase in _AT_REST):
+            self._publish(update=True)
+
+    @property
+    def _trained(self) -> bool:
+        """Whether there is more to draw than untrained networks."""
+        finished: int = self._explorer.cube.get("finished", 0)
+        return finished > 1
+
+    def _publish(self, *, update: bool) -> None:
+        from IPython.display import display
+
+        explorer = self._explorer
+        with explorer.problems_shown("No picture of the Explorer for the saved notebook"):
+            self._drawn = self._trained
+            # All displays of an Explorer show the same.
+            display(
+                standstill(explorer, self._model),
+                raw=True,
+                display_id=f"qwidgets-{self._model}",
+                update=update,
+            )
+
+
+def standstill(explorer: Explorer, model: str) -> dict[str, str]:
     """Words and a picture of the present state, by their media types.
 
     Parameters
     ----------
     explorer : Explorer
         Before its first finished epoch, and of models of your own, there are words only.
+    model : str
+        What its views and this picture have in common.
 
     Returns
     -------
     dict of str to str
-        ``text/plain``, and ``image/svg+xml`` of at most `LARGEST_PICTURE` bytes.
+        ``text/plain``, and ``text/html`` with a drawing of at most `LARGEST_PICTURE` bytes.
     """
+    words, drawing = _words_and_drawing(explorer)
+    picture = ""
+    if drawing is not None:
+        data = b64encode(drawing.encode()).decode()
+        picture = _PICTURE.substitute(
+            data=data, title="The panels of the Explorer, as it was saved."
+        )
+    page = _PAGE.substitute(model=model, view=_VIEW, picture=picture, words=escape(words))
+    return {"text/plain": words, "text/html": page}
+
+
+def _words_and_drawing(explorer: Explorer) -> tuple[str, str | None]:
     state = explorer.run["message"] or explorer.run["phase"]
     if explorer.sweep is None:
-        return {"text/plain": f"Explorer: {state}; display it again to keep a picture of it."}
+        return f"Explorer: {state}; display it again to keep a picture of it.", None
     from qwidgets.figure import figure
     from qwidgets.sweep import Sweep
 
     if not isinstance(explorer.sweep, Sweep):
         # Figures are drawn of grids.
-        return {"text/plain": f"Explorer: {state}."}
+        return f"Explorer: {state}.", None
     whole = figure(explorer, "all")
-    text = {"text/plain": f"Explorer: {state}. {whole.caption}"}
-    if len(whole.svg.encode()) <= LARGEST_PICTURE:
-        return {**text, "image/svg+xml": whole.svg}
-    part = figure(explorer, "plane")
-    return (
-        {**text, "image/svg+xml": part.svg} if len(part.svg.encode()) <= LARGEST_PICTURE else text
-    )
+    words = f"Explorer: {state}. {whole.caption}"
+    for drawn in (whole, figure(explorer, "plane")):
+        if len(drawn.svg.encode()) <= LARGEST_PICTURE:
+            return words, drawn.svg
+    return words, None

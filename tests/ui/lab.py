@@ -102,12 +102,16 @@ _PAGE_DRIVER = """
     return Promise.race([promise, late]).finally(() => clearTimeout(timer));
   };
   const kernel = () => driver.panel.sessionContext.session.kernel;
+  const show = async (path, kernelName) => {
+    await app.restored;
+    driver.panel = await app.commands.execute(
+      'docmanager:open', {path, factory: 'Notebook', kernel: {name: kernelName}});
+    await driver.panel.revealed;
+  };
   const driver = {
+    show,
     async open(path, kernelName) {
-      await app.restored;
-      driver.panel = await app.commands.execute(
-        'docmanager:open', {path, factory: 'Notebook', kernel: {name: kernelName}});
-      await driver.panel.revealed;
+      await show(path, kernelName);
       await driver.panel.sessionContext.ready;
       await kernel().info;
     },
@@ -136,7 +140,7 @@ _PAGE_DRIVER = """
       await app.commands.execute('apputils:change-theme', {theme: name});
     },
   };
-  for (const name of ['open', 'run', 'execute', 'theme']) {
+  for (const name of ['show', 'open', 'run', 'execute', 'theme']) {
     const call = driver[name];
     driver[name] = (seconds, ...given) => within(call(...given), seconds, name);
   }
@@ -267,16 +271,33 @@ class Lab:
         """
         path = f"{secrets.token_hex(4)}.ipynb"
         write_json(self.root / path, notebook_document(cells))
+        with self.reopened(path, viewport=viewport, timeout=timeout) as notebook:
+            yield notebook
+
+    @contextmanager
+    def reopened(
+        self,
+        path: str,
+        *,
+        viewport: ViewportSize = VIEWPORT,
+        kernel: bool = True,
+        timeout: float = 60.0,
+    ) -> Iterator[Notebook]:
+        """Open a notebook that is there, as `notebook` does; without a kernel if asked to."""
         page = self.context.new_page()
         try:
             page.set_viewport_size(viewport)
             notebook = Notebook(page=page, path=path, errors=record_errors(page))
             # A workspace of its own: nothing of an earlier notebook is restored beside it.
-            workspace = path.removesuffix(".ipynb")
+            workspace = secrets.token_hex(4)
             page.goto(f"{self.url}lab/workspaces/{workspace}?token={self.token}")
             page.wait_for_function("window.jupyterapp !== undefined", timeout=timeout * 1000)
             page.evaluate(_PAGE_DRIVER)
-            _call(page, "open", timeout, path, KERNEL)
+            if kernel:
+                _call(page, "open", timeout, path, KERNEL)
+            else:
+                # As on another machine, which does not have it.
+                _call(page, "show", timeout, path, "gone")
             # Lab saves the theme for the next page, so that an earlier notebook's would stay.
             notebook.set_theme("light")
             yield notebook
@@ -353,6 +374,12 @@ class Notebook:
         """Wait until the kernel has nothing to do."""
         idle = "window.notebookDriver.status() === 'idle'"
         self.page.wait_for_function(idle, timeout=timeout * 1000)
+
+    def save(self) -> None:
+        """Save the notebook with the keys of a person."""
+        self.page.locator(".jp-CodeCell .cm-content").last.click()
+        self.page.keyboard.press("Control+s")
+        self.page.wait_for_function("!window.notebookDriver.panel.context.model.dirty")
 
     def set_theme(self, theme: Literal["light", "dark"], *, timeout: float = 30.0) -> None:
         """Switch JupyterLab's theme and wait until the page wears it."""

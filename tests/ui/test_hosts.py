@@ -28,6 +28,9 @@ def test_it_works_there(browser: Browser, saved: Saved, tmp_path: Path, host) ->
         view = View(root)
         view.wait_drawn()
         assert_readout(view, saved.sweep)
+        # The picture for whoever opens the file without a kernel is in the page, and not shown.
+        expect(shown.page.locator(".qw-saved")).to_have_count(1)
+        expect(shown.page.locator(".qw-saved")).to_be_hidden()
         # The hosts have console errors of their own while they start: fonts that Voila asks the
         # network for, a setting that Notebook has no schema of.
         before_us = len(shown.errors)
