@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # those at work also what moves, its gradient and what the optimiser makes of it.
 _KEPT, _MOVING = 7, 6
 # Whatever is kept for the way back meets a gradient of its size; the gradient penalty also keeps
-# the way back.
+# the way back. What training frees stays with the process, in blocks that rarely suit measuring.
 _WAY_BACK, _PENALTY = 2, 2
 # Numbers of one point in the estimator of neighborhoods, and how many points it takes at once.
 _MOMENTS, _POINTS = 12, 1 << 13
@@ -46,7 +46,7 @@ class Memory:
     networks : int
         Weights, gradients and optimiser of all networks.
     activations : int
-        What a minibatch or a part of a measurement keeps for the way back.
+        What a minibatch and a part of a measurement keep for the way back.
     cube : int
         What was measured.
     """
@@ -108,7 +108,7 @@ def needed(work: Work) -> Memory:
     return Memory(
         images=beside * (data.train_inputs.nbytes + data.test_inputs.nbytes),
         networks=weights * (_KEPT * networks + _MOVING * abreast),
-        activations=_WAY_BACK * max(minibatch, measuring),
+        activations=_WAY_BACK * (minibatch + measuring),
         cube=_CUBES * _FLOAT * networks * epochs * labels * (t + 24),
     )
 
