@@ -598,19 +598,18 @@ def sweep(arguments: _ShownArguments) -> Sweep:
     Zhang et al., "On the uncertainty principle of neural networks", arXiv 2205.01493; theory:
     "The packet along the attack".
     """
-    plan = _plan(arguments)
-    units = _started(plan, arguments)
     finished: Sweep | None = None
-    with (
-        closing(units),
-        one_core_spared(),
-        progress_bar(f"Sweep (about {plan.memory})", show=arguments.progress) as report,
-        suppress(KeyboardInterrupt),
-    ):
-        for state in units:
-            finished = state.sweep or finished
-            if not report(state.fraction, f"epoch {state.epoch} of {state.epochs}"):
-                break
+    with one_core_spared():
+        plan = _plan(arguments)
+        with (
+            closing(_started(plan, arguments)) as units,
+            progress_bar(f"Sweep (about {plan.memory})", show=arguments.progress) as report,
+            suppress(KeyboardInterrupt),
+        ):
+            for state in units:
+                finished = state.sweep or finished
+                if not report(state.fraction, f"epoch {state.epoch} of {state.epochs}"):
+                    break
     if finished is None:
         raise KeyboardInterrupt
     if not finished.complete:
