@@ -20,9 +20,11 @@ the highest rate that this machine reached on products of the engine's shapes.
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import time
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,6 +36,8 @@ from qwidgets.models import STRATEGIES, batched_forward, stack_parameters
 from qwidgets.training import Epoch, TrainingSettings, train
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qwidgets.data import Dataset
     from qwidgets.models import Strategy
 
@@ -208,6 +212,70 @@ def all_models(repeats: int) -> None:
     print("* what the engine's rule chooses")
 
 
+def compiled(repeats: int) -> None:
+    """Print a minibatch of every strategy as it is and through `torch.compile`, on one thread."""
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand((64, 1, 28, 28), generator=generator)
+    data = qw.Dataset.from_arrays(images, torch.arange(64) % 10, value_range=(0, 1))
+    y = torch.arange(64) % 10
+    print("64 images of 28 x 28, one core: ms as it is, and compiled (s of the first time)")
+    for model, networks in (("mlp", 64), ("conv", 1), ("resnet", 1)):
+        network = qw.build_model(model, data)
+        forward = batched_forward(network, data.input_shape)
+        weights = stack_parameters([network] * networks)
+        for what, penalty in (("attack step", None), ("training step", 0.0), ("penalised", 0.1)):
+            times, gradients = [], []
+            for evaluate in (forward, torch.compile(forward)):
+                step = partial(gradient, evaluate, weights, images, y, penalty)
+                torch.compiler.reset()
+                start = cpu_seconds()
+                try:
+                    gradients.append(step())
+                except RuntimeError as error:
+                    times.append(str(error).partition("\n")[0])
+                    continue
+                first, seconds = cpu_seconds() - start, []
+                for _ in range(10 * repeats):
+                    start = time.process_time()
+                    step()
+                    seconds.append(time.process_time() - start)
+                times.append(f"{1e3 * min(seconds):.2f} ({first:.1f})")
+            if len(gradients) > 1:
+                error = torch.linalg.vector_norm(gradients[1] - gradients[0])
+                times.append(f"off by {error / torch.linalg.vector_norm(gradients[0]):.0e}")
+            print(f"{forward.strategy:8}{model:7}{networks:3}  {what:14}", *times, sep="  ")
+
+
+def cpu_seconds() -> float:
+    """Return what this process has taken of the processor, with the compilers that it started."""
+    return sum(os.times()[:4])
+
+
+def gradient(
+    evaluate: Callable[[dict[str, torch.Tensor], torch.Tensor], torch.Tensor],
+    weights: dict[str, torch.Tensor],
+    images: torch.Tensor,
+    y: torch.Tensor,
+    penalty: float | None,
+) -> torch.Tensor:
+    """Return the gradient with respect to the images, or (with a penalty) to the weights."""
+    learning = penalty is not None
+    leaves = {name: value.detach().requires_grad_(learning) for name, value in weights.items()}
+    networks = len(next(iter(leaves.values())))
+    x = images.repeat(networks, 1, 1, 1, 1).requires_grad_(not learning or penalty > 0)
+    losses = functional.cross_entropy(
+        evaluate(leaves, x).flatten(0, 1), y.repeat(networks), reduction="sum"
+    )
+    if not learning:
+        return torch.autograd.grad(losses, x)[0]
+    if penalty:
+        (slope,) = torch.autograd.grad(losses, x, create_graph=True)
+        losses = losses + penalty * slope.square().sum()
+    found = torch.autograd.grad(losses, list(leaves.values()))
+    return torch.cat([value.flatten() for value in found])
+
+
 def growth() -> None:
     """Print time and memory of an epoch as networks and images grow."""
     data = qw.load_data("digits")
@@ -227,7 +295,12 @@ def main() -> None:
     """Print all of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3, help="timings of which the least counts")
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--compile", action="store_true", help="time torch.compile, nothing else")
+    options = parser.parse_args()
+    repeats = options.repeats
+    if options.compile:
+        compiled(repeats)
+        return
     default_grid(repeats)
     all_models(repeats)
     growth()

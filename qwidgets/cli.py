@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qwidgets.figure import Palette, Panel
+    from qwidgets.sweep import Size
     from qwidgets.training import Regularizer
 
 _PACKAGE = Path(__file__).parent
@@ -151,7 +152,12 @@ def sweep(
     seed: _Seed = 0,
     device: _Device = "auto",
     root: Annotated[Path | None, typer.Option(help="Folder that holds the data files.")] = None,
-    train_size: Annotated[int | None, typer.Option(help="Number of training images.")] = None,
+    train_size: Annotated[
+        str | None, typer.Option(metavar="N|all", help="How many images to train on.")
+    ] = None,
+    test_size: Annotated[
+        str | None, typer.Option(metavar="N|all", help="How many images to measure on.")
+    ] = None,
     width: Annotated[
         float | None, typer.Option(help="Window width of the packet, input units.")
     ] = None,
@@ -172,7 +178,8 @@ def sweep(
         seed=seed,
         device=device,
         root=root,
-        train_size=train_size,
+        train_size=_size(train_size),
+        test_size=_size(test_size),
         width=width,
     )
     typer.echo(output.resolve())
@@ -374,6 +381,13 @@ def _numbers(name: str, text: str | None) -> list[float] | None:
             f"write for example --{name} 0,0.1,0.3."
         )
         raise ValueError(msg) from None
+
+
+def _size(text: str | None) -> Size:
+    """Take a number for one; anything else is the sweep's to take or to refuse."""
+    if text is not None and text.removeprefix("-").isdecimal():
+        return int(text)
+    return cast("Size", text)
 
 
 def _check_output(path: Path, *, free: bool) -> None:

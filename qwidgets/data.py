@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from qwidgets.tasks import PerSample, RegressionLoss
 
+    _Chosen = NDArray[np.int64] | slice
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
@@ -507,12 +509,13 @@ def _integers(name: str, values: ArrayLike | Tensor) -> Tensor:
     return torch.from_numpy(array.astype(np.int64))
 
 
-def _first_of_each_class(
-    name: str, labels: NDArray[np.int64], count: int | None
-) -> NDArray[np.int64]:
-    """Ascending indices of the first inputs of every class, `count` in all, in proportion."""
+def _first_of_each_class(name: str, labels: NDArray[np.int64], count: int | None) -> _Chosen:
+    """Ascending indices of the first inputs of every class, `count` in all, in proportion.
+
+    Of all inputs a slice, which copies nothing.
+    """
     if count is None:
-        return np.arange(len(labels))
+        return slice(None)
     try:
         count = operator.index(count)
     except TypeError:
@@ -521,6 +524,8 @@ def _first_of_each_class(
     if not 1 <= count <= len(labels):
         message = f"{name} must be in 1..{len(labels)}, the inputs that there are, got {count}."
         raise ValueError(message)
+    if count == len(labels):
+        return slice(None)
     _, groups, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     share = sizes * count / len(labels)
     quota = np.floor(share).astype(np.int64)
@@ -539,7 +544,7 @@ def _stratified_split(
     return np.setdiff1d(np.arange(len(labels)), chosen, assume_unique=True), chosen
 
 
-class _Source(NamedTuple):
+class Stored(NamedTuple):
     """Arrays as stored: inputs become floats only once the subset is chosen."""
 
     train_inputs: NDArray[np.generic]
@@ -552,6 +557,31 @@ class _Source(NamedTuple):
     task: Task = CLASSIFICATION
     train_targets: NDArray[np.float32] | None = None
     test_targets: NDArray[np.float32] | None = None
+
+    def dataset(self, name: str, train_size: int | None, test_size: int | None) -> Dataset:
+        """Keep that many inputs of each part, as `Dataset.subset` does, and convert them."""
+        train_labels, test_labels = (
+            labels.astype(np.int64) for labels in (self.train_labels, self.test_labels)
+        )
+        train = _first_of_each_class("train_size", train_labels, train_size)
+        test = _first_of_each_class("test_size", test_labels, test_size)
+        # Divided in place: large data sets would take their room a second time.
+        train_inputs, test_inputs = (
+            torch.from_numpy(inputs[chosen].astype(np.float32)).div_(self.scale)
+            for inputs, chosen in ((self.train_inputs, train), (self.test_inputs, test))
+        )
+        return Dataset(
+            train_inputs=train_inputs,
+            train_labels=torch.from_numpy(train_labels[train]),
+            test_inputs=test_inputs,
+            test_labels=torch.from_numpy(test_labels[test]),
+            class_names=self.class_names,
+            value_range=self.value_range,
+            name=name,
+            task=self.task,
+            train_targets=_taken(self.train_targets, train),
+            test_targets=_taken(self.test_targets, test),
+        )
 
 
 def load_data(
@@ -615,6 +645,26 @@ def load_data(
     - 1/2)^2 + 10 x4 + 5 x5`` (Friedman, "Multivariate adaptive regression splines", Ann. Statist.
     19, 1991).
     """
+    return stored_data(name, root=root, seed=seed).dataset(name, train_size, test_size)
+
+
+def stored_data(name: str, *, root: str | os.PathLike[str] | None = None, seed: int = 0) -> Stored:
+    """Find a data set by name, for whoever chooses by what there is.
+
+    Parameters
+    ----------
+    name, root, seed
+        As for `load_data`.
+
+    Returns
+    -------
+    Stored
+
+    Raises
+    ------
+    FileNotFoundError, ConnectionError, ValueError
+        As for `load_data`.
+    """
     if name not in _SOURCES:
         near = difflib.get_close_matches(str(name), _SOURCES, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -624,31 +674,14 @@ def load_data(
             "Dataset.from_arrays takes your own arrays."
         )
         raise ValueError(message)
-    source = _SOURCES[name](None if root is None else Path(root), seed)
-    train_labels, test_labels = (
-        labels.astype(np.int64) for labels in (source.train_labels, source.test_labels)
-    )
-    train = _first_of_each_class("train_size", train_labels, train_size)
-    test = _first_of_each_class("test_size", test_labels, test_size)
-    return Dataset(
-        train_inputs=torch.from_numpy(source.train_inputs[train].astype(np.float32)) / source.scale,
-        train_labels=torch.from_numpy(train_labels[train]),
-        test_inputs=torch.from_numpy(source.test_inputs[test].astype(np.float32)) / source.scale,
-        test_labels=torch.from_numpy(test_labels[test]),
-        class_names=source.class_names,
-        value_range=source.value_range,
-        name=name,
-        task=source.task,
-        train_targets=_taken(source.train_targets, train),
-        test_targets=_taken(source.test_targets, test),
-    )
+    return _SOURCES[name](None if root is None else Path(root), seed)
 
 
-def _taken(targets: NDArray[np.float32] | None, chosen: NDArray[np.int64]) -> Tensor | None:
+def _taken(targets: NDArray[np.float32] | None, chosen: _Chosen) -> Tensor | None:
     return None if targets is None else torch.from_numpy(targets[chosen])
 
 
-def _digits(root: Path | None, seed: int) -> _Source:
+def _digits(root: Path | None, seed: int) -> Stored:
     _refuse_root("digits", root)
     from sklearn.datasets import load_digits
 
@@ -656,12 +689,10 @@ def _digits(root: Path | None, seed: int) -> _Source:
     images, labels = bunch.images[:, None], bunch.target
     train, test = _stratified_split(labels, 360, seed)
     names = tuple(str(digit) for digit in range(10))
-    return _Source(
-        images[train], labels[train], images[test], labels[test], names, (0.0, 1.0), 16.0
-    )
+    return Stored(images[train], labels[train], images[test], labels[test], names, (0.0, 1.0), 16.0)
 
 
-def _moons(root: Path | None, seed: int) -> _Source:
+def _moons(root: Path | None, seed: int) -> Stored:
     _refuse_root("moons", root)
     from sklearn.datasets import make_moons
 
@@ -671,7 +702,7 @@ def _moons(root: Path | None, seed: int) -> _Source:
     margin = 0.1 * (points.max() - points.min())
     bounds = (float(points.min() - margin), float(points.max() + margin))
     names = ("upper", "lower")
-    return _Source(points[train], labels[train], points[test], labels[test], names, bounds, 1.0)
+    return Stored(points[train], labels[train], points[test], labels[test], names, bounds, 1.0)
 
 
 _SIDE = 16
@@ -679,7 +710,7 @@ _WEATHERS = ("cold", "mild", "warm")
 _STATIONS = 24
 
 
-def _temperature(root: Path | None, seed: int) -> _Source:
+def _temperature(root: Path | None, seed: int) -> Stored:
     _refuse_root("temperature", root)
     random = np.random.default_rng(seed)
     train, count = 1500, 1800
@@ -691,7 +722,7 @@ def _temperature(root: Path | None, seed: int) -> _Source:
     reading = np.where(station, np.clip(field / 20, -1, 1), 0)
     inputs = np.stack([reading, station, elevation], 1)
     targets = field[:, None].astype(np.float32)
-    return _Source(
+    return Stored(
         *(inputs[:train], weather[:train], inputs[train:], weather[train:]),
         _WEATHERS,
         (-1.0, 1.0),
@@ -712,7 +743,7 @@ def _random_fields(random: np.random.Generator, count: int, length: float) -> ND
     return np.asarray(fields, dtype=np.float64)
 
 
-def _friedman(root: Path | None, seed: int) -> _Source:
+def _friedman(root: Path | None, seed: int) -> Stored:
     _refuse_root("friedman", root)
     random = np.random.default_rng(seed)
     train, count = 1500, 2000
@@ -726,7 +757,7 @@ def _friedman(root: Path | None, seed: int) -> _Source:
     noise = random.standard_normal(train)
     targets = y[:, None].astype(np.float32)
     group = np.zeros(count, np.int64)
-    return _Source(
+    return Stored(
         *(x[:train], group[:train], x[train:], group[train:]),
         ("all",),
         (0.0, 1.0),
@@ -787,7 +818,7 @@ _MNIST_FILES = (
 )
 
 
-def _mnist(root: Path | None, _seed: int) -> _Source:
+def _mnist(root: Path | None, _seed: int) -> Stored:
     if root is None:
         paths = [_download(file) for file in _MNIST_FILES]
     else:
@@ -796,7 +827,7 @@ def _mnist(root: Path | None, _seed: int) -> _Source:
         _read_idx(path, file) for path, file in zip(paths, _MNIST_FILES, strict=True)
     )
     names = tuple(str(digit) for digit in range(10))
-    return _Source(train_x[:, None], train_y, test_x[:, None], test_y, names, (0.0, 1.0), 255.0)
+    return Stored(train_x[:, None], train_y, test_x[:, None], test_y, names, (0.0, 1.0), 255.0)
 
 
 def _download(file: _IdxFile) -> Path:
@@ -898,7 +929,7 @@ _CIFAR10_NAMES = (
 )
 
 
-def _cifar10(root: Path | None, _seed: int) -> _Source:
+def _cifar10(root: Path | None, _seed: int) -> Stored:
     if root is None:
         message = (
             "root must be given for data 'cifar10', which is not downloaded: get the binary "
@@ -908,7 +939,7 @@ def _cifar10(root: Path | None, _seed: int) -> _Source:
         raise ValueError(message)
     train_x, train_y = _read_cifar10(root, "data_batch_")
     test_x, test_y = _read_cifar10(root, "test_batch")
-    return _Source(train_x, train_y, test_x, test_y, _CIFAR10_NAMES, (0.0, 1.0), 255.0)
+    return Stored(train_x, train_y, test_x, test_y, _CIFAR10_NAMES, (0.0, 1.0), 255.0)
 
 
 def _read_cifar10(root: Path, prefix: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -948,7 +979,7 @@ def _read_cifar10(root: Path, prefix: str) -> tuple[NDArray[np.uint8], NDArray[n
     return np.concatenate(images), np.concatenate(labels)
 
 
-_SOURCES: dict[str, Callable[[Path | None, int], _Source]] = {
+_SOURCES: dict[str, Callable[[Path | None, int], Stored]] = {
     "digits": _digits,
     "moons": _moons,
     "mnist": _mnist,

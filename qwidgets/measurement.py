@@ -10,10 +10,10 @@ float64.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import copy
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -21,9 +21,10 @@ from scipy.special import betainc
 
 from qwidgets.attacks import pgd, withstands
 from qwidgets.section import PacketMoments, packet_moments
+from qwidgets.threads import side_by_side
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from qwidgets.tasks import Task
 
     Record = dict[str, NDArray[Any]]
+
+T = TypeVar("T")
 
 # Units of work: small enough that a consumer can draw, pause or cancel between two of them.
 VALUES_PER_ATTACK = 1 << 18
@@ -144,63 +147,35 @@ def measure(
     first = next(iter(parameters.values()))
     finite = torch.stack([value.isfinite().flatten(1).all(1) for value in parameters.values()])
     broken = ~finite.all(0).cpu().numpy()
-    # A processor is busy with one network at a time: what one network does then cannot depend on
-    # the others, and its many rows make large products. Other devices need all networks for that.
-    abreast = 1 if first.device.type == "cpu" else len(first)
+    # A thread of a processor is busy with one network at a time: what one network does then cannot
+    # depend on the others, and its many rows make large products. Other devices need all networks
+    # for that.
+    on_cpu = first.device.type == "cpu"
+    abreast = 1 if on_cpu else len(first)
+    groups = [
+        dict(zip(parameters, some, strict=True))
+        for some in zip(*(value.split(abreast) for value in parameters.values()), strict=True)
+    ]
+    workers = min(torch.get_num_threads(), len(groups)) if on_cpu else 1
     per_image = abreast * len(probes.attack_epsilon) * probes.inputs[0].numel()
     images = max(1, VALUES_PER_ATTACK // per_image)
     parts_of = (probes.inputs, probes.y, probes.labels)
     attacked = list(zip(*(values.split(images) for values in parts_of), strict=True))
     points = points_at_once(forward.strategy, probes.inputs[0].numel())
     lines = probes.packets.flatten().split(max(1, points // (abreast * probes.points)))
-    groups = [
-        dict(zip(parameters, some, strict=True))
-        for some in zip(*(value.split(abreast) for value in parameters.values()), strict=True)
-    ]
-    units, unit = len(groups) * (len(attacked) + len(lines)), 0
-
-    of_label = np.eye(len(probes.packets))
-    test_loss, correct, packets = [], [], []
-    for group in groups:
-        starts = torch.Generator(first.device).manual_seed(probes.seed)
-        loss = torch.zeros(abreast, dtype=torch.float64, device=first.device)
-        count = np.zeros((abreast, len(probes.attack_epsilon), len(probes.packets)))
-        for x, y, of in attacked:
-            everywhere = y.expand(abreast, *y.shape)
-            with one_thread():
-                with torch.no_grad():
-                    outputs = forward(group, x)
-                    probes.task.check(outputs, everywhere)
-                    loss += probes.task.losses(outputs, everywhere).double().sum(1)
-                survived = withstands(
-                    partial(forward, group),
-                    x.expand(abreast, *x.shape),
-                    everywhere,
-                    probes.attack_epsilon,
-                    norm=probes.norm,
-                    steps=probes.attack_steps,
-                    value_range=probes.value_range,
-                    batch_size=len(y) * len(probes.attack_epsilon),
-                    seed=starts,
-                    task=probes.task,
-                )
-            # Whole numbers of images: adding them up is exact.
-            count += survived @ of_label[of.cpu().numpy()]
-            unit += 1
-            yield unit / units
-        test_loss.append(loss)
-        correct.append(count)
-        parts = []
-        for some in lines:
-            x, y = probes.inputs[some], probes.y[some]
-            with one_thread():
-                parts.append(_packets(forward, group, x, y, probes))
-            unit += 1
-            yield unit / units
-        packets.append(_joined(parts, 1))
+    works = (
+        # Evaluating lends the module other parameters for a while: each needs its own module.
+        _measured(
+            copy.deepcopy(forward) if workers > 1 else forward, group, attacked, lines, probes
+        )
+        for group in groups
+    )
+    units = len(groups) * (len(attacked) + len(lines))
+    every = yield from _shares(side_by_side(works, workers), units)
+    test_loss, correct, packets = zip(*every, strict=True)
 
     survivors = np.concatenate(correct)
-    images_of = of_label[probes.labels.cpu().numpy()].sum(0)
+    images_of = np.bincount(probes.labels.cpu().numpy(), minlength=len(probes.packets))
     everything = _joined(packets, 0)
     labels, each = probes.packets.shape
     position, momentum, product = (
@@ -226,15 +201,59 @@ def measure(
     return record
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Measure in one order of adding up, whatever the number of threads: bit for bit the same."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+def _shares(counts: Generator[int, None, T], units: int) -> Generator[float, None, T]:
+    """Turn how many units are done into the share of all of them."""
+    while True:
+        try:
+            yield next(counts) / units
+        except StopIteration as finished:
+            return cast("T", finished.value)
+
+
+def _measured(
+    forward: BatchedForward,
+    group: Mapping[str, Tensor],
+    attacked: Sequence[tuple[Tensor, Tensor, Tensor]],
+    lines: Sequence[Tensor],
+    probes: Probes,
+) -> Generator[None, None, tuple[Tensor, NDArray[np.float64], PacketMoments[Tensor]]]:
+    """Measure some networks, yielding before every unit of work.
+
+    Returns their test losses, summed over the images (n,), how many images of each label withstand
+    each attack (n, A, L), and the packets of all probe images.
+    """
+    first = next(iter(group.values()))
+    abreast = len(first)
+    starts = torch.Generator(first.device).manual_seed(probes.seed)
+    of_label = np.eye(len(probes.packets))
+    loss = torch.zeros(abreast, dtype=torch.float64, device=first.device)
+    count = np.zeros((abreast, len(probes.attack_epsilon), len(probes.packets)))
+    for x, y, of in attacked:
         yield
-    finally:
-        torch.set_num_threads(threads)
+        everywhere = y.expand(abreast, *y.shape)
+        with torch.no_grad():
+            outputs = forward(group, x)
+            probes.task.check(outputs, everywhere)
+            loss += probes.task.losses(outputs, everywhere).double().sum(1)
+        survived = withstands(
+            partial(forward, group),
+            x.expand(abreast, *x.shape),
+            everywhere,
+            probes.attack_epsilon,
+            norm=probes.norm,
+            steps=probes.attack_steps,
+            value_range=probes.value_range,
+            batch_size=len(y) * len(probes.attack_epsilon),
+            seed=starts,
+            task=probes.task,
+        )
+        # Whole numbers of images: adding them up is exact.
+        count += survived @ of_label[of.cpu().numpy()]
+    packets = []
+    for some in lines:
+        yield
+        packets.append(_packets(forward, group, probes.inputs[some], probes.y[some], probes))
+    return loss, count, _joined(packets, 1)
 
 
 def median_with_error(

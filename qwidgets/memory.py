@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # those at work also what moves, its gradient and what the optimiser makes of it.
 _KEPT, _MOVING = 7, 6
 # Whatever is kept for the way back meets a gradient of its size; the gradient penalty also keeps
-# the way back.
+# the way back. What training frees stays with the process, in blocks that rarely suit measuring.
 _WAY_BACK, _PENALTY = 2, 2
 # Numbers of one point in the estimator of neighborhoods, and how many points it takes at once.
 _MOMENTS, _POINTS = 12, 1 << 13
@@ -46,7 +46,7 @@ class Memory:
     networks : int
         Weights, gradients and optimiser of all networks.
     activations : int
-        What a minibatch or a part of a measurement keeps for the way back.
+        What a minibatch and a part of a measurement keep for the way back.
     cube : int
         What was measured.
     """
@@ -86,11 +86,12 @@ def needed(work: Work) -> Memory:
     data, probes, training = work.data, work.probes, work.training
     networks = len(work.epsilon)
     forward = batched_forward(work.network, data.input_shape, strategy=work.strategy)
-    alone = forward.strategy == "loop"
     abreast = max(part.stop - part.start for part in work.batches)
-    if alone:
-        on_cpu = torch.device(work.device).type == "cpu"
-        abreast = min(torch.get_num_threads() if on_cpu else 1, abreast)
+    # Networks that are trained one by one, and all while measuring, have a thread of the processor.
+    on_cpu = torch.device(work.device).type == "cpu"
+    threads = min(torch.get_num_threads(), abreast) if on_cpu else 1
+    if forward.strategy == "loop":
+        abreast = threads
 
     weights = _FLOAT * sum(value.numel() for value in work.network.parameters())
     features = math.prod(data.input_shape)
@@ -101,14 +102,15 @@ def needed(work: Work) -> Memory:
     lines = max(points_at_once(forward.strategy, features), probes.points)
     images = max(VALUES_PER_ATTACK // features, len(probes.attack_epsilon), lines)
     points = min(_POINTS, max((1 << 20) // features, 2)) if work.detail else 0
-    measuring = max(images * one_image, points * (one_image + _MOMENTS * _DOUBLE * features))
+    one_point = one_image + _MOMENTS * _DOUBLE * features
+    measuring = threads * max(images * one_image, points * one_point)
     labels, t = len(probes.packets), len(probes.kept_t)
     epochs = training.epochs + 1
-    beside = 0 if torch.device(work.device).type == "cpu" else 1
+    beside = 0 if on_cpu else 1
     return Memory(
         images=beside * (data.train_inputs.nbytes + data.test_inputs.nbytes),
         networks=weights * (_KEPT * networks + _MOVING * abreast),
-        activations=_WAY_BACK * max(minibatch, measuring),
+        activations=_WAY_BACK * (minibatch + measuring),
         cube=_CUBES * _FLOAT * networks * epochs * labels * (t + 24),
     )
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from qwidgets.domain import Neighborhood
-from qwidgets.measurement import one_thread
 from qwidgets.models import outputs_of, packet_loss, unstack
 from qwidgets.moments import iterate_uncertainty
 from qwidgets.tasks import CLASSIFICATION
+from qwidgets.threads import side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -60,34 +60,49 @@ def measure_neighborhoods(
         correlated. NaN for a class without test images, and for a network whose loss is zero or not
         finite there.
     """
+    networks, classes = len(next(iter(parameters.values()))), len(probes.packets)
+    on_cpu = next(iter(parameters.values())).device.type == "cpu"
+    works = (_of_network(network, unstack(parameters, index), probes) for index in range(networks))
+    workers = min(torch.get_num_threads(), networks) if on_cpu else 1
+    counts = side_by_side(works, workers)
+    while True:
+        try:
+            yield next(counts) / (networks * classes)
+        except StopIteration as finished:
+            every: list[Record] = finished.value
+            return {name: np.concatenate([one[name] for one in every]) for name in VARIABLES}
+
+
+def _of_network(
+    network: nn.Module, weights: dict[str, Tensor], probes: Probes
+) -> Generator[None, None, Record]:
+    """Measure one network, yielding before every class."""
     inputs, labels = probes.inputs.cpu().flatten(1), probes.labels.cpu()
     shape = tuple(probes.inputs.shape[1:])
-    networks, classes = len(next(iter(parameters.values()))), len(probes.packets)
-    record = unmeasured(networks, classes)
+    classes = len(probes.packets)
+    record = unmeasured(1, classes)
     network = copy.deepcopy(network)
-    for index in range(networks):
-        # Buffers, which a network that is only measured may have, stay.
-        network.load_state_dict(unstack(parameters, index), strict=False)
-        for label in range(classes):
-            centers = inputs[labels == label]
-            if len(centers):
-                domain = Neighborhood(centers, probes.reference_epsilon, clip=probes.value_range)
-                loss: Callable[[Tensor], Tensor] = (
-                    packet_loss(network, label, shape)
-                    if probes.task == CLASSIFICATION
-                    else _own_targets(network, probes, centers, probes.y.cpu()[labels == label])
-                )
-                try:
-                    with one_thread():
-                        *_, found = iterate_uncertainty(
-                            loss, domain, samples=probes.neighborhood_samples, seed=probes.seed
-                        )
-                except ValueError:  # no packet: the loss is zero or not finite
-                    found = None
-                if found is not None:
-                    for name, value in _figures(found).items():
-                        record[name][index, label] = value
-            yield (index * classes + label + 1) / (networks * classes)
+    # Buffers, which a network that is only measured may have, stay.
+    network.load_state_dict(weights, strict=False)
+    for label in range(classes):
+        yield
+        centers = inputs[labels == label]
+        if not len(centers):
+            continue
+        domain = Neighborhood(centers, probes.reference_epsilon, clip=probes.value_range)
+        loss: Callable[[Tensor], Tensor] = (
+            packet_loss(network, label, shape)
+            if probes.task == CLASSIFICATION
+            else _own_targets(network, probes, centers, probes.y.cpu()[labels == label])
+        )
+        try:
+            *_, found = iterate_uncertainty(
+                loss, domain, samples=probes.neighborhood_samples, seed=probes.seed
+            )
+        except ValueError:  # no packet: the loss is zero or not finite
+            continue
+        for name, value in _figures(found).items():
+            record[name][0, label] = value
     return record
 
 

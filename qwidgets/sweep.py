@@ -34,7 +34,7 @@ from torch import nn
 from qwidgets import __version__, store
 from qwidgets.batches import EACH_NETWORK, Checkpoint, Unit, Work, run_here, run_on
 from qwidgets.cube import make_cube, records, task_attributes
-from qwidgets.data import Dataset, load_data
+from qwidgets.data import Dataset, stored_data
 from qwidgets.gate import pass_gate
 from qwidgets.measurement import Probes
 from qwidgets.memory import Memory, needed, refuse_too_much
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from qwidgets.tasks import Task
 
     Architecture = Callable[[], nn.Module]
+    Size = int | Literal["all"] | None
 
 P = ParamSpec("P")
 Given = TypeVar("Given")
@@ -113,7 +114,7 @@ _STRENGTH_UNITS: dict[Regularizer, str] = {
     "weight_decay": "1 / (learning rate * step)",
     "label_smoothing": "1",
 }
-# Large data sets are cut to what two cores can train and measure in minutes.
+# Unless asked for more, large data sets are cut to what two cores train and measure in minutes.
 _TRAIN_SIZES = {"mnist": 10_000, "cifar10": 10_000}
 _TEST_SIZE = 1_000
 _LEARNING_RATES = {"mlp": 2e-3, "conv": 2e-3, "encoder_decoder": 4e-3}
@@ -422,8 +423,8 @@ class _Arguments:
     store: str | os.PathLike[str] | None = None
     executor: Executor | None = None
     root: str | os.PathLike[str] | None = None
-    train_size: int | None = None
-    test_size: int | None = None
+    train_size: Size = None
+    test_size: Size = None
     norm: Literal["linf", "l2"] = "linf"
     objective: Objective = TrainingSettings.objective
     attack_steps: int = 5
@@ -522,9 +523,10 @@ def sweep(arguments: _ShownArguments) -> Sweep:
         Show a progress bar, in a terminal or a notebook.
     root : path, optional
         Folder of the files of ``"mnist"`` or ``"cifar10"``.
-    train_size, test_size : int, optional
-        Images to train and to measure on, chosen evenly over the classes. By default all of them,
-        but at most 1000 to measure on, and 10,000 to train on of ``"mnist"`` and ``"cifar10"``.
+    train_size, test_size : int or "all", optional
+        Images to train and to measure on, in the proportions of the classes; ``"all"`` takes every
+        one. By default all of them, but at most 1000 to measure on, and 10,000 to train on of
+        ``"mnist"`` and ``"cifar10"``.
     norm : {"linf", "l2"}
         Norm of all radii.
     objective : {"pgd", "trades", "fgsm", "clean"}
@@ -596,19 +598,18 @@ def sweep(arguments: _ShownArguments) -> Sweep:
     Zhang et al., "On the uncertainty principle of neural networks", arXiv 2205.01493; theory:
     "The packet along the attack".
     """
-    plan = _plan(arguments)
-    units = _started(plan, arguments)
     finished: Sweep | None = None
-    with (
-        closing(units),
-        one_core_spared(),
-        progress_bar(f"Sweep (about {plan.memory})", show=arguments.progress) as report,
-        suppress(KeyboardInterrupt),
-    ):
-        for state in units:
-            finished = state.sweep or finished
-            if not report(state.fraction, f"epoch {state.epoch} of {state.epochs}"):
-                break
+    with one_core_spared():
+        plan = _plan(arguments)
+        with (
+            closing(_started(plan, arguments)) as units,
+            progress_bar(f"Sweep (about {plan.memory})", show=arguments.progress) as report,
+            suppress(KeyboardInterrupt),
+        ):
+            for state in units:
+                finished = state.sweep or finished
+                if not report(state.fraction, f"epoch {state.epoch} of {state.epochs}"):
+                    break
     if finished is None:
         raise KeyboardInterrupt
     if not finished.complete:
@@ -805,25 +806,43 @@ def _plan(arguments: _Arguments) -> _Plan:
 
 
 def _loaded(
-    data: object,
-    root: str | os.PathLike[str] | None,
-    train_size: int | None,
-    test_size: int | None,
+    data: object, root: str | os.PathLike[str] | None, train_size: Size, test_size: Size
 ) -> Dataset:
     if isinstance(data, str):
-        size = _TRAIN_SIZES.get(data) if train_size is None else train_size
-        loaded = load_data(data, root=root, train_size=size, test_size=test_size)
-    elif isinstance(data, Dataset):
-        loaded = data.subset(train=train_size, test=test_size)
-    else:
+        stored = stored_data(data, root=root)
+        there, most = len(stored.train_labels), _TRAIN_SIZES.get(data)
+        train = _size("train_size", train_size, there, most)
+        test = _size("test_size", test_size, len(stored.test_labels), _TEST_SIZE)
+        return stored.dataset(data, train, test)
+    if isinstance(data, Dataset):
+        train = _size("train_size", train_size, len(data.train_labels), None)
+        test = _size("test_size", test_size, len(data.test_labels), _TEST_SIZE)
+        return data.subset(train, test)
+    message = (
+        f"data must be a name or a Dataset, got {type(data).__name__}; "
+        "Dataset.from_arrays takes arrays."
+    )
+    raise TypeError(message)
+
+
+def _size(name: str, size: Size, there: int, most: int | None) -> int:
+    """Say how many of the images that there are to take, by default at most so many."""
+    if size is None:
+        return there if most is None else min(most, there)
+    if isinstance(size, str) and size == "all":
+        return there
+    try:
+        count = operator.index(size)
+    except TypeError:
+        message = f"{name} must be a whole number of images or 'all', got {size!r}."
+        raise TypeError(message) from None
+    if not 1 <= count <= there:
         message = (
-            f"data must be a name or a Dataset, got {type(data).__name__}; "
-            "Dataset.from_arrays takes arrays."
+            f"{name} must be in 1..{there}, the images that there are, got {count}; "
+            "'all' takes every one."
         )
-        raise TypeError(message)
-    if test_size is None and len(loaded.test_labels) > _TEST_SIZE:
-        return loaded.subset(test=_TEST_SIZE)
-    return loaded
+        raise ValueError(message)
+    return count
 
 
 def _scaled(radii: _Radii, factor: float) -> _Radii:
@@ -1070,9 +1089,13 @@ def _plain(settings: SweepSettings) -> dict[str, Any]:
 
 def _asked(plan: _Plan) -> dict[str, Any]:
     data = plan.work.data
+    network, total = plan.architecture().eval(), 0.0
+    # In parts, because all layers of thousands of images would take more room than the training.
+    parts = (values.split(_TEST_SIZE) for values in (data.test_inputs, data.test_y))
     with torch.no_grad():
-        outputs = plan.architecture().eval()(data.test_inputs)
-    loss = data.task.losses(outputs, data.test_y).mean().item()
+        for x, y in zip(*parts, strict=True):
+            total += data.task.losses(network(x), y).double().sum().item()
+    loss = total / len(data.test_labels)
     return _facts(plan.settings, data.checksum, loss, _versions())
 
 

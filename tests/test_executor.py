@@ -28,6 +28,7 @@ SMALL = {
     "probe_images": 3,
 }
 BATCHES = 3
+NUMBERS = SMALL | {"data": "friedman", "epochs": 2}
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +157,13 @@ def test_a_lost_job_is_done_again_and_no_other(local):
     # A process of its own knows no work of earlier ones, and asks for it.
     carrying = [job for job in executor.jobs if job.payload is not None]
     assert len(carrying) == BATCHES * (1 + SMALL["epochs"]) + 3
+
+
+def test_a_lost_job_of_a_regression_is_done_again():
+    executor = OneProcessEach(killed={1, 4})
+    expected = qw.sweep(**NUMBERS, progress=False)
+    assert_same(qw.sweep(**NUMBERS, executor=executor, progress=False), expected)
+    assert sum(job.attempt > 0 for job in executor.jobs) == 2
 
 
 def test_a_job_that_is_always_lost_is_given_up():
@@ -302,6 +310,42 @@ def client():
 def test_a_dask_cluster_gives_the_same_cube(local, client):
     result = qw.sweep(**SMALL, executor=client.get_executor(), progress=False)
     assert_same(result, local)
+
+
+def test_a_dask_cluster_gives_the_same_cube_of_a_regression(client, tmp_path):
+    executor = client.get_executor()
+    result = qw.sweep(**NUMBERS, executor=executor, store=tmp_path / "store", progress=False)
+    assert_same(result, qw.sweep(**NUMBERS, progress=False))
+    assert_same(qw.open_sweep(tmp_path / "store"), result)
+
+
+def test_a_dask_cluster_gives_the_same_cube_of_a_field(client):
+    settings = {
+        "data": "temperature",
+        "model": "encoder_decoder",
+        "epsilon": [0, 0.03],
+        "regularization": [0, 0.01, 0.03, 0.1, 0.3],  # of two batches
+        "epochs": 1,
+        "attack_epsilon": [0, 0.03],
+        "train_size": 64,
+        "test_size": 15,
+        "probe_images": 1,
+        "detail": None,
+    }
+    result = qw.sweep(**settings, executor=client.get_executor(), progress=False)
+    assert result.data.task.unit == "K"
+    assert_same(result, qw.sweep(**settings, progress=False))
+
+
+def test_a_loss_of_ones_own_travels_to_a_dask_cluster(client):
+    power = 1.5
+    x = np.random.default_rng(0).random((150, 4))
+    data = qw.Dataset.for_regression(
+        x, x.sum(1), loss=lambda outputs, targets: ((outputs - targets).abs() ** power).sum(-1)
+    )
+    settings = {"data": data, "epsilon": [0, 0.1], "regularization": [0, 0.1], "epochs": 2}
+    result = qw.sweep(**settings, executor=client.get_executor(), progress=False)
+    assert_same(result, qw.sweep(**settings, progress=False))
 
 
 def test_a_dask_worker_that_is_killed_costs_only_its_epoch(local, client, tmp_path):

@@ -213,8 +213,8 @@ def test_work_is_reported_in_growing_shares_up_to_the_whole(networks, data, prob
     _, shares = record_of(
         batched_forward(networks[0], data.input_shape), stack_parameters(networks), probes
     )
-    # Each network is attacked, then its packets are measured.
-    assert len(shares) >= 2 * len(networks)
+    # Each network is attacked, then its packets are measured; as many at a time as threads.
+    assert len(shares) >= 2 * math.ceil(len(networks) / torch.get_num_threads())
     assert (np.diff(shares) > 0).all()
     assert shares[-1] == 1
 

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
 import warnings
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from torch import nn
 
 import qwidgets as qw
 from qwidgets.neighborhoods import VARIABLES
-from qwidgets.sweep import SweepSettings
+from qwidgets.sweep import SweepSettings, _Arguments, _plan
 
 SMALL = {
     "epsilon": [0, 0.1],
@@ -744,7 +746,10 @@ WRONG = [
     ({"attack_epsilon": [0.1, 0.2]}, ValueError, r"attack_epsilon must begin with 0.*got 0\.1"),
     ({"attack_epsilon": [0, 3]}, ValueError, "attack_epsilon must be at most 1, .*, got 3"),
     ({"device": "gpu"}, ValueError, "device must be 'auto' or one of 'cpu'.*got 'gpu'"),
-    ({"train_size": 10**6}, ValueError, "train_size must be in"),
+    ({"train_size": 10**6}, ValueError, r"train_size must be in 1\.\.1437, .*; 'all' takes every"),
+    ({"test_size": 0}, ValueError, r"test_size must be in 1\.\.360, .*, got 0"),
+    ({"train_size": "full"}, TypeError, "train_size must be .* number of images or 'all', got 'f"),
+    ({"test_size": 99.5}, TypeError, "test_size must be a whole number .* or 'all', got 99.5"),
     ({"test_size": 5}, ValueError, "data must have test images of every class"),
     ({"root": "/nowhere"}, ValueError, "root must be None for data 'digits'"),
     ({"data": "mnist", "root": "/nowhere"}, FileNotFoundError, "/nowhere does not"),
@@ -755,6 +760,39 @@ WRONG = [
 def test_wrong_input_is_refused_before_any_work(wrong, kind, text):
     with pytest.raises(kind, match=text):
         qw.iterate_sweep(**wrong)  # not even a first item is taken
+
+
+def sizes(data, **asked):
+    settings = _plan(_Arguments(data=data, epsilon=[0], regularization=[0], **asked)).settings
+    return settings.train_size, settings.test_size
+
+
+def test_all_images_are_taken_where_all_are_asked_for():
+    root = Path(os.environ.get("QWIDGETS_DATA", Path(__file__).parents[2] / "shared/data"))
+    if not (root / "mnist").is_dir():
+        pytest.skip(f"no folder {root / 'mnist'}: set QWIDGETS_DATA to the folder that holds it")
+    assert sizes("mnist", root=root) == (10_000, 1_000)
+    assert sizes("mnist", root=root, train_size="all") == (60_000, 1_000)
+    assert sizes("mnist", root=root, test_size="all") == (10_000, 10_000)
+
+
+def test_fewer_images_than_by_default_are_all_taken(tmp_path):
+    records = b"".join(bytes([label]) + bytes(3072) for label in range(10))
+    (tmp_path / "data_batch_1.bin").write_bytes(3 * records)
+    (tmp_path / "test_batch.bin").write_bytes(2 * records)
+    assert sizes("cifar10", root=tmp_path) == (30, 20)
+    assert sizes("cifar10", root=tmp_path, train_size=20, test_size="all") == (20, 20)
+
+
+def test_all_of_your_own_images_are_trained_on_and_by_default_1000_measured():
+    inputs = np.random.default_rng(0).random((12_000, 2))
+    labels = (inputs[:, 0] > inputs[:, 1]).astype(int)
+    own = qw.Dataset.from_arrays(inputs, labels)
+    assert sizes(own) == (9_600, 1_000)
+    assert sizes(own, train_size="all", test_size="all") == (9_600, 2_400)
+    assert sizes(own, train_size=100, test_size=2_000) == (100, 2_000)
+    with pytest.raises(ValueError, match=r"test_size must be in 1\.\.2400, .*, got 2401"):
+        sizes(own, test_size=2_401)
 
 
 def test_unknown_keywords_are_refused():

@@ -1,0 +1,116 @@
+"""Work on one thread, and several pieces of such work side by side.
+
+What is computed on one thread is added up in one order: the numbers are the same bit for bit
+whatever the machine, and however many other pieces of work are done beside it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from threading import Barrier
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from qwidgets.gate import current_check, set_check
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+
+T = TypeVar("T")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch use one thread, for the calling thread's work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def side_by_side(
+    works: Iterable[Generator[None, None, T]], workers: int
+) -> Generator[int, None, list[T]]:
+    """Do pieces of work, several at a time with a thread for each, and each on one thread.
+
+    All that are under way do one unit each before the next item is given: not taking it pauses all
+    of them, closing stops them.
+
+    Parameters
+    ----------
+    works : iterable of generators
+        Each yields before every unit of its work, and returns what it came to. What two of them
+        change, they must not share.
+    workers : int
+        How many at a time, at least 1.
+
+    Yields
+    ------
+    int
+        How many units have been done in all.
+
+    Returns
+    -------
+    list
+        What the works returned, in their order.
+    """
+    waiting = iter(enumerate(works))
+    running: dict[int, Generator[None, None, T]] = {}
+    results: dict[int, T] = {}
+    done = 0
+    with _threads(workers) as run:
+        while True:
+            for place, work in islice(waiting, workers - len(running)):
+                next(work)
+                running[place] = work
+            if not running:
+                return [results[place] for place in range(len(results))]
+            outcomes: list[tuple[T] | None] = run(_unit, running.values())
+            for place, ended in zip(list(running), outcomes, strict=True):
+                if ended is not None:
+                    results[place] = ended[0]
+                    del running[place]
+                done += 1
+            yield done
+
+
+def _unit(work: Generator[None, None, T]) -> tuple[T] | None:
+    """Do one unit; return what the work came to, if that was the last one."""
+    try:
+        next(work)
+    except StopIteration as ended:
+        return (ended.value,)
+    return None
+
+
+@contextmanager
+def _threads(workers: int) -> Iterator[Callable[..., list[Any]]]:
+    """Give a function that calls another one on each of some values, on a thread for each."""
+    if workers == 1:
+        yield _here
+        return
+    threads, check, ready = torch.get_num_threads(), current_check(), Barrier(workers)
+
+    def prepare() -> None:
+        set_check(check)
+        torch.set_num_threads(1)
+        torch.get_num_threads()  # else the first computation of a thread asks the process
+        ready.wait()
+
+    with ThreadPoolExecutor(workers, initializer=prepare) as pool:
+        # As many tasks start all threads. Each has set its own number of threads to 1, and with it,
+        # as PyTorch does, that of the process, which is given back.
+        deque(pool.map(int, range(workers)), maxlen=0)
+        torch.set_num_threads(threads)
+        yield lambda function, values: list(pool.map(function, values))
+
+
+def _here(function: Callable[[Any], Any], values: Iterable[Any]) -> list[Any]:
+    with one_thread():
+        return [function(value) for value in values]
