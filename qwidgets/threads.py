@@ -64,14 +64,16 @@ def side_by_side(
     running: dict[int, Generator[None, None, T]] = {}
     results: dict[int, T] = {}
     done = 0
-    with _threads(workers) as run:
+    # Alone as on a thread of its own.
+    unit = _unit if workers > 1 else one_thread()(_unit)
+    with threads(workers) as run:
         while True:
             for place, work in islice(waiting, workers - len(running)):
                 next(work)
                 running[place] = work
             if not running:
                 return [results[place] for place in range(len(results))]
-            outcomes: list[tuple[T] | None] = run(_unit, running.values())
+            outcomes: list[tuple[T] | None] = run(unit, running.values())
             for place, ended in zip(list(running), outcomes, strict=True):
                 if ended is not None:
                     results[place] = ended[0]
@@ -90,12 +92,24 @@ def _unit(work: Generator[None, None, T]) -> tuple[T] | None:
 
 
 @contextmanager
-def _threads(workers: int) -> Iterator[Callable[..., list[Any]]]:
-    """Give a function that calls another one on each of some values, on a thread for each."""
+def threads(workers: int) -> Iterator[Callable[..., list[Any]]]:
+    """Start some threads, for each of which PyTorch uses no other; one is the caller, as it is.
+
+    Parameters
+    ----------
+    workers : int
+        How many, at least 1.
+
+    Yields
+    ------
+    callable
+        ``run(function, *values)``: what the function returns for each of some values, in their
+        order, found on all threads. What it raises, ``run`` raises.
+    """
     if workers == 1:
-        yield _here
+        yield lambda function, *values: list(map(function, *values))
         return
-    threads, check, ready = torch.get_num_threads(), current_check(), Barrier(workers)
+    every, check, ready = torch.get_num_threads(), current_check(), Barrier(workers)
 
     def prepare() -> None:
         set_check(check)
@@ -107,10 +121,5 @@ def _threads(workers: int) -> Iterator[Callable[..., list[Any]]]:
         # As many tasks start all threads. Each has set its own number of threads to 1, and with it,
         # as PyTorch does, that of the process, which is given back.
         deque(pool.map(int, range(workers)), maxlen=0)
-        torch.set_num_threads(threads)
-        yield lambda function, values: list(pool.map(function, values))
-
-
-def _here(function: Callable[[Any], Any], values: Iterable[Any]) -> list[Any]:
-    with one_thread():
-        return [function(value) for value in values]
+        torch.set_num_threads(every)
+        yield lambda function, *values: list(pool.map(function, *values))

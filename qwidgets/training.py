@@ -17,8 +17,6 @@ import functools
 import math
 import sys
 import threading
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,8 +28,8 @@ from torch.nn import functional
 from torch.optim.adam import adam
 
 from qwidgets.attacks import fgsm, kl_pgd, pgd
-from qwidgets.gate import current_check, set_check
 from qwidgets.tasks import CLASSIFICATION
+from qwidgets.threads import threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -376,23 +374,14 @@ def _learning(
     ]
     losses = torch.zeros(networks, device=device)
     gradients = {name: torch.zeros_like(value) for name, value in weights.items()}
-    threads = torch.get_num_threads()
-    workers = min(threads, networks) if alone and device.type == "cpu" else 1
+    workers = min(torch.get_num_threads(), networks) if alone and device.type == "cpu" else 1
     # Evaluating lends the module other parameters for a while: each thread needs its own module.
     own = threading.local()
-    own.forward = forward
-    ready = threading.Barrier(workers)
-    check = current_check()
-
-    def prepare() -> None:
-        set_check(check)
-        own.forward = copy.deepcopy(forward)
-        torch.set_num_threads(1)
-        torch.get_num_threads()  # else the first computation of a thread asks the process
-        ready.wait()
 
     def learn(x: Tensor, y: Tensor, radius: Tensor, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
         def work(part: slice, leaf: Mapping[str, Tensor]) -> None:
+            if not hasattr(own, "forward"):
+                own.forward = copy.deepcopy(forward) if workers > 1 else forward
             frozen = {name: value.detach() for name, value in leaf.items()}
             examples = _attacked(own.forward, frozen, x, y, radius[part], settings, data, seed)
             model = partial(own.forward, leaf)
@@ -405,16 +394,10 @@ def _learning(
             for gradient, value in zip(gradients.values(), found, strict=True):
                 gradient[part] = value
 
-        # Drained, so that what a thread raises is raised here.
-        deque((pool.map if workers > 1 else map)(work, parts, leaves), maxlen=0)
+        run(work, parts, leaves)
         return losses, gradients
 
-    with ThreadPoolExecutor(workers, initializer=prepare) as pool:
-        if workers > 1:
-            # As many tasks start all threads. Each has set its own number of threads to 1, and with
-            # it, as PyTorch does, that of the process, which is given back.
-            deque(pool.map(int, range(workers)), maxlen=0)
-            torch.set_num_threads(threads)
+    with threads(workers) as run:
         yield learn
 
 
