@@ -344,7 +344,9 @@ class Latest(Generic[R]):
     def _run_after_others(self) -> None:
         if sys.platform == "linux":
             with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS_OF_ANSWERS)
+                # Beside that of the kernel, which may have been started with one.
+                me = os.PRIO_PROCESS, threading.get_native_id()
+                os.setpriority(*me, os.getpriority(*me) + _NICENESS_OF_ANSWERS)
         self._run()
 
     def _run(self) -> None:
