@@ -307,8 +307,9 @@ def test_regressions_are_shown_and_offered_with_what_suits_them(
     expect(which).to_have_text("input 1 of 500", timeout=60_000)
     expect(words).to_contain_text("Point at a coordinate to read it.", timeout=60_000)
 
-    # Classes again.
-    assert notebook.execute("e.train(data='digits', train_size=60); print(len(e.kept))") == "1\n"
+    # Classes again; what still runs would go on.
+    again = "e.wait(60); e.train(data='digits', train_size=60); print(len(e.kept))"
+    assert notebook.execute(again) == "1\n"
     expect(view.root.locator(".qw-subtitle")).to_have_text(re.compile("^digits"), timeout=60_000)
     wait_done(view, r"^Trained 1 epochs? in ")
     expect(which).to_have_text(re.compile("^image 1 of"), timeout=60_000)
