@@ -99,8 +99,8 @@ def test_the_picture_knows_the_views_of_its_own_explorer(make, sweep, published)
     assert ids[0] == ids[2] != ids[1]
     (css,) = one._dom_classes
     assert css not in two._dom_classes
-    assert f":root:has(.{css})" in pages[0]
-    assert f":root:has(.{css})" not in pages[1]
+    assert f"> .{css}) + " in pages[0]
+    assert f"> .{css}) + " not in pages[1]
 
 
 def test_they_show_the_present_state(make, sweep):

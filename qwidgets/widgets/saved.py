@@ -25,13 +25,14 @@ LARGEST_PICTURE = 120_000
 # The work stands still in these: what is shown then is worth to be kept.
 _AT_REST: frozenset[Phase] = frozenset({"paused", "done", "cancelled", "failed"})
 
-# The picture is hidden as long as a view of the same Explorer is in the page. While JupyterLab says
-# "Loading widget...", which it does for ever without a kernel, the view may still come: the picture
-# waits, and then takes the line's place. It takes the place of an error at once.
+# The picture is hidden as long as a view of the same Explorer is right above it. The rules look at
+# children of an output alone: one that asked the whole page made every redraw wait for its styles.
+# While JupyterLab says "Loading widget...", which it does for ever without a kernel, the view may
+# still come: the picture waits, and then takes the line's place. It takes that of an error at once.
 _PAGE = Template("""\
 <div class="qw-saved qw-saved-$model">
 <style>
-:root:has(.qw-view-$model) :is(.qw-saved-$model, .jp-OutputArea-child:has(.qw-saved-$model)) {
+.jp-OutputArea-child:has(> $view > .qw-view-$model) + .jp-OutputArea-child:has(.qw-saved-$model) {
   display: none !important;
 }
 .jp-OutputArea-child:has(> $view:not(.jupyter-widgets)) + .jp-OutputArea-child:has(.qw-saved) {
