@@ -2,9 +2,8 @@
 
 Every step of an attack differentiates the loss with respect to the image. Where that has one
 channel or three, the last product of the chain takes oneDNN several times as long as the
-convolution itself: it works on blocks of channels, which are nearly empty then. As one matrix
-product for all positions of the kernel, added up where the kernel stood (`fold`), it takes a fifth
-to a half of that.
+convolution itself: it works on blocks of channels, which are nearly empty then. One matrix product
+for all positions of the kernel, added up where the kernel stood (`fold`), is faster.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from scipy.special import betainc
 
 from qwidgets.attacks import pgd, withstands
 from qwidgets.section import PacketMoments, packet_moments
-from qwidgets.threads import side_by_side
+from qwidgets.threads import shares, side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from qwidgets.tasks import Task
 
     Record = dict[str, NDArray[Any]]
-
-T = TypeVar("T")
 
 # Units of work: small enough that a consumer can draw, pause or cancel between two of them.
 VALUES_PER_ATTACK = 1 << 18
@@ -171,7 +169,7 @@ def measure(
         for group in groups
     )
     units = len(groups) * (len(attacked) + len(lines))
-    every = yield from _shares(side_by_side(works, workers), units)
+    every = yield from shares(side_by_side(works, workers), units)
     test_loss, correct, packets = zip(*every, strict=True)
 
     survivors = np.concatenate(correct)
@@ -199,15 +197,6 @@ def measure(
     for name in ("test_loss", "robust_accuracy", "label_accuracy"):
         record[name][broken] = np.nan
     return record
-
-
-def _shares(counts: Generator[int, None, T], units: int) -> Generator[float, None, T]:
-    """Turn how many units are done into the share of all of them."""
-    while True:
-        try:
-            yield next(counts) / units
-        except StopIteration as finished:
-            return cast("T", finished.value)
 
 
 def _measured(

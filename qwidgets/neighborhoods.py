@@ -12,7 +12,7 @@ from qwidgets.domain import Neighborhood
 from qwidgets.models import outputs_of, packet_loss, unstack
 from qwidgets.moments import iterate_uncertainty
 from qwidgets.tasks import CLASSIFICATION
-from qwidgets.threads import side_by_side
+from qwidgets.threads import shares, side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -64,13 +64,8 @@ def measure_neighborhoods(
     on_cpu = next(iter(parameters.values())).device.type == "cpu"
     works = (_of_network(network, unstack(parameters, index), probes) for index in range(networks))
     workers = min(torch.get_num_threads(), networks) if on_cpu else 1
-    counts = side_by_side(works, workers)
-    while True:
-        try:
-            yield next(counts) / (networks * classes)
-        except StopIteration as finished:
-            every: list[Record] = finished.value
-            return {name: np.concatenate([one[name] for one in every]) for name in VARIABLES}
+    every = yield from shares(side_by_side(works, workers), networks * classes)
+    return {name: np.concatenate([one[name] for one in every]) for name in VARIABLES}
 
 
 def _of_network(

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from threading import Barrier
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
@@ -80,6 +80,15 @@ def side_by_side(
                     del running[place]
                 done += 1
             yield done
+
+
+def shares(counts: Generator[int, None, T], units: int) -> Generator[float, None, T]:
+    """Turn how many units have been done into the share of all of them."""
+    while True:
+        try:
+            yield next(counts) / units
+        except StopIteration as ended:
+            return cast("T", ended.value)
 
 
 def _unit(work: Generator[None, None, T]) -> tuple[T] | None:
