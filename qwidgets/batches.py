@@ -14,6 +14,7 @@ import os
 import pickle
 import traceback
 import warnings
+import zlib
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -52,6 +53,9 @@ _TENSORS = ("parameters", "moments")
 _LEAD = 2
 # Times that one job may be lost with its worker (which had too little memory, say).
 _ATTEMPTS = 3
+# Level of compression: the images of MNIST become ten times smaller in a second; the usual level
+# takes three times as long for a sixth less.
+_QUICK = 1
 # Seconds between two looks at whether the consumer wants to go on.
 _HEARTBEAT = 0.1
 
@@ -361,7 +365,8 @@ def run_on(
     RuntimeError
         The executor takes no more jobs, or one job was lost several times.
     """
-    payload = _packed(work)
+    # Sent with the first job of every batch.
+    payload = zlib.compress(_packed(work), _QUICK)
     key = hashlib.sha256(payload).hexdigest()
     newest = list(reached)
     with_work = [True] * len(newest)
@@ -475,7 +480,7 @@ def _done(job: _Job) -> bytes | None:
     if work is None:
         if job.payload is None:
             return None
-        work = pickle.loads(job.payload)  # noqa: S301 - from our own caller
+        work = pickle.loads(zlib.decompress(job.payload))  # noqa: S301 - from our own caller
         _held.clear()
         _held[job.key] = work
     threads = torch.get_num_threads()

@@ -329,7 +329,7 @@ def _embed(explorer: Explorer, dataset: xr.Dataset) -> dict[str, Any]:
     entry["buffers"] = [b for b in entry.get("buffers", []) if b["path"][0] not in replaced]
     if state["run"]["phase"] != "done":
         # Nothing can be trained, paused or cancelled from a page.
-        message = f"{last} trained epoch{'' if last == 1 else 's'}"
+        message = views.count(last, "trained epoch")
         state["run"] = {"phase": "done", "fraction": 1.0, "message": message}
     # The page shows this lens and cannot look again.
     state["lens"] = {**state["lens"], "live": False}

@@ -362,8 +362,11 @@ def _caption(view: View, panels: list[str]) -> str:
     shape = dataset.sizes["epsilon"], dataset.sizes["regularization"]
     about = views.describe(dataset.attrs, shape)
     name = views.one_line(str(dataset.attrs["class_names"][view.label]))
-    kind = "trained network" if view.at.trained else "interpolated between trained networks"
-    said = [f"{view.name}, class {name}, epoch {view.epoch}"]
+    if not view.at.trained:
+        kind = "interpolated between trained networks"
+    else:
+        kind = "trained network" if view.epoch else "untrained network"
+    said = [f"{view.name}, {views.group(dataset.attrs)} {name}, epoch {view.epoch}"]
     packets = {"plane", "phase-space"} & set(panels)
     if packets:
         said += [

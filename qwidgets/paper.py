@@ -153,7 +153,7 @@ class View:
         """Words for the class and the epoch."""
         name = views.one_line(str(self.dataset.attrs["class_names"][self.label]))
         short = name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}…"
-        return f"class {short}, epoch {self.epoch}"
+        return f"{views.group(self.dataset.attrs)} {short}, epoch {self.epoch}"
 
 
 def draw(panel: str, view: View, width: float, height: float) -> list[str]:

@@ -422,6 +422,11 @@ def percentage(value: float, error: float) -> str:
     return f"{_fixed(100 * value, 1)}% ± {_fixed(100 * error, 1)}"
 
 
+def count(number: int, noun: str) -> str:
+    """Write a number of things: "1 epoch", "2 epochs"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def one_line(name: str) -> str:
     """Name of a person's own, for a line of words: without what turns or breaks the line."""
     return " ".join(_DIRECTIONS.sub("", name).split())
@@ -451,6 +456,11 @@ def describe(attributes: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str,
         "subtitle": " · ".join(parts),
         "regularizer": _REGULARIZER_NAMES[attributes["regularizer"]],
     }
+
+
+def group(attributes: Mapping[str, Any]) -> str:
+    """Say what a label stands for: a class, or a group of inputs where the task has no classes."""
+    return "group" if "task" in attributes else "class"
 
 
 def _goal(attributes: Mapping[str, Any]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -110,6 +111,46 @@ def test_a_paused_loading_is_cancelled(loading):
     loading.let.set()
     assert loading.runner.join(30)
     assert loading.phases[-1] == "cancelled"
+
+
+@pytest.mark.parametrize("end", ["done", "failed"])
+def test_the_next_run_may_begin_at_the_last_word_of_this_one(end):
+    told, runners = [], []
+
+    def work():
+        yield Done(0.5)
+        if end == "failed":
+            message = "no more"
+            raise ValueError(message)
+
+    said = {name: lambda *_: "" for name in ("place", "title", "kept", "done")}
+    job = Job(phase="training", start=work, show=lambda _: None, **said)
+
+    def tell(which, phase):
+        told.append((which, phase))
+        if phase == end and which == 0:
+            assert not runners[0].busy
+            begin(1, after=runners[0])
+            # What comes after this word belongs to the next run; give it time to be early.
+            time.sleep(0.2)
+            told.append((which, "over"))
+
+    def begin(which, after=None):
+        runner = Runner(job, lambda phase, *_: tell(which, phase), after=after)
+        runners.append(runner)
+        assert runner.busy
+        runner.start()
+
+    begin(0)
+    assert runners[0].join(30)
+    assert runners[1].join(30)
+    words = ["preparing", "training", end]
+    assert told == [
+        *((0, word) for word in words),
+        (0, "over"),
+        *((1, word) for word in words),
+    ]
+    assert not runners[1].busy
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority for each thread")

@@ -25,6 +25,8 @@ export interface WireCube {
   epochs: number;
   /** How many epochs, epoch 0 included, hold numbers. */
   finished: number;
+  /** What a label of the axes is: "class", or "group" where the task is a regression. */
+  group: string;
   /** Window width of the section along the attack, in input units. */
   width: number;
   /** Upper end of the momentum axis of the phase space, in 1 / input units. */

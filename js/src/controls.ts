@@ -32,6 +32,7 @@ interface Slider {
   input: HTMLInputElement;
   output: HTMLOutputElement;
   track: HTMLElement;
+  label: HTMLElement;
 }
 
 function slider(css: string, name: string, unit: string): Slider {
@@ -48,9 +49,10 @@ function slider(css: string, name: string, unit: string): Slider {
   const output = h("output", { for: id, class: "qw-value" });
   const track = h("div", { class: "qw-track" }, input);
   const label = h("label", { for: id }, name);
-  if (unit) label.title = unit;
+  label.title = unit;
   const head = h("div", { class: "qw-control-head" }, label, output);
-  return { element: h("div", { class: `qw-control ${css}` }, head, track), input, output, track };
+  const element = h("div", { class: `qw-control ${css}` }, head, track);
+  return { element, input, output, track, label };
 }
 
 /** Dots under the track where networks were trained. */
@@ -69,7 +71,7 @@ export class Controls {
     "Adversarial radius ε",
     "training radius, input units",
   );
-  private readonly regularization: Slider;
+  private readonly regularization = slider("qw-regularization", "Regularization λ", "");
   private readonly epoch = slider("qw-epoch", "Epoch", "0 is the untrained network");
   private readonly attack = slider(
     "qw-attack-epsilon",
@@ -77,6 +79,7 @@ export class Controls {
     "radius of the attack that measures robust accuracy, input units",
   );
   private readonly label = h("select", { id: `qw-${++serial}`, disabled: true });
+  private readonly labelName = h("label", { for: this.label.id }, "Class");
   private readonly play = h(
     "button",
     { type: "button", class: "qw-play", "aria-label": "Play the epochs", disabled: true },
@@ -88,11 +91,7 @@ export class Controls {
   /** The legend, there from the beginning: nothing moves when the first networks come. */
   readonly key = legend(this.reference);
 
-  constructor(
-    private readonly choices: Choices,
-    heading: Traits["heading"],
-  ) {
-    this.regularization = slider("qw-regularization", "Regularization λ", heading.regularizer);
+  constructor(private readonly choices: Choices) {
     this.element.addEventListener("submit", (event) => event.preventDefault());
     this.epoch.element.querySelector("label")?.after(this.play);
     this.element.append(
@@ -101,7 +100,7 @@ export class Controls {
       h(
         "div",
         { class: "qw-control qw-label" },
-        h("div", { class: "qw-control-head" }, h("label", { for: this.label.id }, "Class")),
+        h("div", { class: "qw-control-head" }, this.labelName),
         this.label,
       ),
       this.epoch.element,
@@ -122,6 +121,11 @@ export class Controls {
     this.play.addEventListener("click", () => (this.timer ? this.stop() : this.start()));
   }
 
+  /** Say what the strength of the regularizer is the strength of. */
+  setHeading({ regularizer }: Traits["heading"]): void {
+    this.regularization.label.title = regularizer;
+  }
+
   /** Show the grid of a cube, or of one that has grown. */
   setCube(cube: Cube): void {
     const fresh = this.cube !== cube;
@@ -140,6 +144,7 @@ export class Controls {
       }
       this.label.replaceChildren(...cube.labels.map((name) => h("option", {}, name)));
       this.label.disabled = false;
+      this.labelName.textContent = cube.group.charAt(0).toUpperCase() + cube.group.slice(1);
       this.reference.textContent =
         cube.models[0] ??
         `ε ${setting(cube.epsilon.value(0))}, λ ${setting(cube.regularization.value(0))}`;

@@ -68,6 +68,7 @@ function makeWire(finished = EPOCHS + 1): WireCube {
     },
     epochs: EPOCHS,
     finished,
+    group: "class",
     width: 0.4,
     momentum_limit: 3,
     excess_limit: 0.1,

@@ -126,6 +126,8 @@ export class Cube {
   readonly regularization: Axis;
   readonly attack: Axis;
   readonly labels: readonly string[];
+  /** What a label is: a class, or a group of inputs. */
+  readonly group: string;
   readonly t: readonly number[];
   readonly epochs: number;
   readonly width: number;
@@ -146,6 +148,7 @@ export class Cube {
     this.regularization = new Axis(wire.axes.regularization, "log");
     this.attack = new Axis(wire.axes.attack_epsilon, "linear");
     this.labels = wire.axes.label;
+    this.group = wire.group;
     this.t = wire.axes.t;
     this.kept = wire.axes.epoch;
     this.epochs = wire.epochs;

@@ -149,9 +149,9 @@ export class Hover {
 }
 
 function words(reading: Reading): Node[] {
-  const { kind, model, epsilon, regularization, label, attack, quantities, note } = reading;
+  const { kind, model, epsilon, regularization, group, label, attack, quantities, note } = reading;
   const where = model === undefined ? [`epoch ${reading.epoch}`] : [];
-  if (label !== undefined) where.push(`class ${label}`);
+  if (label !== undefined) where.push(`${group} ${label}`);
   if (attack !== undefined) where.push(`attack radius ${setting(attack)}`);
   const rows = quantities.flatMap((quantity) => [
     h("dt", {}, quantity.symbol),

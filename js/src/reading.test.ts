@@ -19,6 +19,7 @@ const axes = {
 const wire: Omit<WireCube, "axes"> = {
   epochs: 0,
   finished: 1,
+  group: "class",
   width: 0.4,
   momentum_limit: 1,
   excess_limit: 1,

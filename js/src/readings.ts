@@ -27,6 +27,8 @@ export interface Reading {
   epoch: number;
   /** Name of the class, where the quantities are of one. */
   label?: string;
+  /** What that is: a class, or a group of inputs. */
+  group?: string;
   attack?: number;
   /** The first two are the coordinates of the point. */
   quantities: Quantity[];
@@ -108,6 +110,7 @@ export function seriesOf(panel: Panel, cube: Cube, choice: Choice): Series[] {
   const packet = (where: Place, e: number): Reading => ({
     ...about(where, e),
     label: cube.labels[label] ?? "–",
+    group: cube.group,
     quantities: [
       measured("position_std", "σx", LENGTH, where, e, label),
       measured("momentum_std", "σp", INVERSE, where, e, label),
@@ -118,6 +121,7 @@ export function seriesOf(panel: Panel, cube: Cube, choice: Choice): Series[] {
   const neighborhood = (where: Place, e: number): Reading => ({
     ...about(where, e),
     label: cube.labels[label] ?? "–",
+    group: cube.group,
     quantities: [
       measured("neighborhood_position_std", "Δx", LENGTH, where, e, label),
       measured("neighborhood_momentum_std", "Δp", INVERSE, where, e, label),

@@ -92,7 +92,7 @@ export class View {
     const trainAgain = () => this.guard.ask({});
     this.header = new Header(this.commands, trainAgain);
     this.empty = new EmptyState(trainAgain);
-    this.controls = new Controls(choices, model.get("heading"));
+    this.controls = new Controls(choices);
     this.models = new Models(choices);
     this.refine = new Refine(choices, this.commands, live);
     this.setup = new Setup(this.guard, this.commands);
@@ -246,7 +246,7 @@ export class View {
   private listen(): void {
     const { model } = this.explored;
     const shown = {
-      heading: () => this.header.setHeading(model.get("heading")),
+      heading: () => this.showHeading(),
       run: () => this.showRun(),
       runs: () => this.showRun(),
       problem: () => this.showProblem(),
@@ -261,6 +261,12 @@ export class View {
     }
     if (this.explored.live && model.get("lens").state === "empty")
       this.looking.ask({ type: "look" });
+  }
+
+  private showHeading(): void {
+    const heading = this.explored.model.get("heading");
+    this.header.setHeading(heading);
+    this.controls.setHeading(heading);
   }
 
   private showProblem(): void {

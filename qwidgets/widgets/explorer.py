@@ -559,7 +559,8 @@ class Explorer(ProblemsShown):
     def _start(self, job: Job[Any]) -> None:
         here = not self._background
         begin = (lambda: None) if here else self._after_first_paint
-        self._runner = Runner(job, self.on_progress, here=here, begin=begin)
+        after = None if here else self._runner
+        self._runner = Runner(job, self.on_progress, here=here, begin=begin, after=after)
         if self._background:
             self._runner.start()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qwidgets.views import count
 from qwidgets.widgets.runner import Job
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def training(
         place=lambda step: f"epoch {step.epoch}",
         title=lambda step: f"Epoch {step.epoch} of {step.epochs}",
         kept=lambda: f"; epochs 0 to {last()} are kept" if last() else "",
-        done=lambda: f"Trained {last()} epochs",
+        done=lambda: f"Trained {count(last(), 'epoch')}",
     )
 
 
@@ -41,7 +42,7 @@ def refining(
         place=lambda step: f"epoch {step.epoch} of refining {name}",
         title=lambda step: f"Refining {name}: epoch {step.epoch} of {step.epochs}",
         kept=lambda: f"; {last()} of its epochs are kept" if last() else "",
-        done=lambda: f"Refined {name} by {last()} epochs",
+        done=lambda: f"Refined {name} by {count(last(), 'epoch')}",
     )
 
 
@@ -56,17 +57,14 @@ def measuring(
             measured[:] = step.measurement.names
             show(step.measurement)
 
-    def count() -> str:
-        return f"{len(measured)} model{'' if len(measured) == 1 else 's'}"
-
     return Job(
         phase="measuring",
         start=start,
         show=taken,
         place=lambda step: f"measuring {step.name}",
         title=lambda step: f"Measuring {step.name}: {step.fraction:.0%}",
-        kept=lambda: f"; {count()} measured" if measured else "",
-        done=lambda: f"Measured {count()}",
+        kept=lambda: f"; {count(len(measured), 'model')} measured" if measured else "",
+        done=lambda: f"Measured {count(len(measured), 'model')}",
     )
 
 

@@ -92,6 +92,8 @@ class Runner:
         Whether the work will be done by `work_here`, and not on a thread of its own.
     begin : callable
         Called first on the thread, before anything is loaded; it may wait.
+    after : Runner, optional
+        The run before this one, whose last word is to come before the first one of this.
     """
 
     def __init__(
@@ -101,10 +103,12 @@ class Runner:
         *,
         here: bool = False,
         begin: Callable[[], object] = lambda: None,
+        after: Runner | None = None,
     ) -> None:
         self._job = job
         self._report = report
         self._begin = begin
+        self._after = after
         self._go = threading.Event()
         self._go.set()
         self._cancelled = threading.Event()
@@ -120,6 +124,8 @@ class Runner:
         self._loading = True
         self._phase: Phase = "preparing"
         self._given_up = False
+        # Set before the last word: whoever reads that may start the next run at once.
+        self._over = False
         self._fraction = 0.0
         self._place = "the preparation"
         self._message = "Preparing: loading PyTorch and the data"
@@ -169,7 +175,7 @@ class Runner:
     @property
     def busy(self) -> bool:
         """Whether there is work, other than to load what a cancelled run does not need any more."""
-        return not self._given_up and not self.join(0)
+        return not (self._given_up or self._over)
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the end of the run; False if it has not come within ``timeout`` seconds."""
@@ -178,6 +184,9 @@ class Runner:
         return not self._thread.is_alive() and self._left.wait(timeout)
 
     def _run(self, manner: AbstractContextManager[None] | None = None) -> None:
+        after, self._after = self._after, None
+        if after is not None and not after._given_up:  # noqa: SLF001 - of the same class
+            after.join()
         try:
             with self._telling:
                 if self._go.is_set():
@@ -186,11 +195,17 @@ class Runner:
             with manner or giving_way():
                 self._stopped_or_done()
         except KeyboardInterrupt:
-            self._tell("cancelled", f"Interrupted in {self._place}{self._job.kept()}")
+            self._end("cancelled", f"Interrupted in {self._place}{self._job.kept()}")
         except Exception as error:  # noqa: BLE001 - shown in the widget and raised again by wait()
             self.error = error
             self._fraction = 0.0
-            self._tell("failed", f"{type(error).__name__}: {error}")
+            self._end("failed", f"{type(error).__name__}: {error}")
+        finally:
+            self._over = True
+
+    def _end(self, phase: Phase, message: str) -> None:
+        self._over = True
+        self._tell(phase, message)
 
     def _tell(self, phase: Phase, message: str) -> None:
         with self._telling:
@@ -204,7 +219,7 @@ class Runner:
             with gated(self._at_the_gate):
                 self._work()
         except Stopped:
-            self._tell("cancelled", f"Cancelled in {self._place}{self._job.kept()}")
+            self._end("cancelled", f"Cancelled in {self._place}{self._job.kept()}")
 
     def _work(self) -> None:
         job, last_report = self._job, 0.0
@@ -229,7 +244,7 @@ class Runner:
                     self._tell(job.phase, self._message)
         working = time.monotonic() - begun - self._held
         self._fraction = 1.0
-        self._tell("done", f"{job.done()} in {_duration(working)}")
+        self._end("done", f"{job.done()} in {_duration(working)}")
 
     def _at_the_gate(self) -> None:
         self._loading = False

@@ -26,22 +26,26 @@ LARGEST_PICTURE = 120_000
 _AT_REST: frozenset[Phase] = frozenset({"paused", "done", "cancelled", "failed"})
 
 # The picture is hidden as long as a view of the same Explorer is right above it. The rules look at
-# children of an output alone: one that asked the whole page made every redraw wait for its styles.
+# children of an output alone: one that asked the whole page made every redraw wait for its styles,
+# and inside of `:has` neither `*` nor `:not` stands, which let a browser ask anew for every element
+# that comes or goes.
 # While JupyterLab says "Loading widget...", which it does for ever without a kernel, the view may
 # still come: the picture waits, and then takes the line's place. It takes that of an error at once.
 _PAGE = Template("""\
 <div class="qw-saved qw-saved-$model">
 <style>
-.jp-OutputArea-child:has(> $view > .qw-view-$model) + .jp-OutputArea-child:has(.qw-saved-$model) {
+$output:has(> $view > .qw-view-$model) + $output:has(.qw-saved-$model) {
   display: none !important;
 }
-.jp-OutputArea-child:has(> $view:not(.jupyter-widgets)) + .jp-OutputArea-child:has(.qw-saved) {
+$output:has(> $view):not(:has(> .jupyter-widgets)) + $output:has(.qw-saved) {
   animation: qw-hidden 3s;
 }
-.jp-OutputArea-child:has(> $view:not(.jupyter-widgets)):not(:has(> $view > *)):has(+ * .qw-saved) {
+$output:has(> $view):has(+ $output .qw-saved):not(
+  :has(> .jupyter-widgets, > $view > .lm-Widget)
+) {
   animation: qw-hidden 1ms 3s forwards;
 }
-.jp-OutputArea-child:has(> $view.jupyter-widgets):has(+ * .qw-saved) {
+$output:has(> $view.jupyter-widgets):has(+ $output .qw-saved) {
   display: none;
 }
 @keyframes qw-hidden {
@@ -55,6 +59,7 @@ $picture<p>$words</p>
 <p><small>As it was saved. Run the cell to move the sliders again.</small></p>
 </div>
 """)
+_OUTPUT = ".jp-OutputArea-child"
 # What JupyterLab shows a widget in; it has the class "jupyter-widgets" where it shows an error.
 _VIEW = ".lm-Panel.jp-OutputArea-output"
 # On a ground of its own, as its ink is dark.
@@ -134,7 +139,9 @@ def standstill(explorer: Explorer, model: str) -> dict[str, str]:
         picture = _PICTURE.substitute(
             data=data, title="The panels of the Explorer, as it was saved."
         )
-    page = _PAGE.substitute(model=model, view=_VIEW, picture=picture, words=escape(words))
+    page = _PAGE.substitute(
+        model=model, output=_OUTPUT, view=_VIEW, picture=picture, words=escape(words)
+    )
     return {"text/plain": words, "text/html": page}
 
 

@@ -80,16 +80,16 @@ class Shown:
     def name(self) -> str:
         """What it is called among those that are kept."""
         more = f" · {len(self.refined)} refined" if self.refined else ""
-        return f"{self.heading['subtitle']} · {_count(self.last, 'epoch')}{more}"
+        return f"{self.heading['subtitle']} · {views.count(self.last, 'epoch')}{more}"
 
     @property
     def state(self) -> str:
         """What there is, where it was not trained just now."""
         if not self.grid:
-            return f"{_count(len(self.found.names), 'model')}, measured and not trained"
+            return f"{views.count(len(self.found.names), 'model')}, measured and not trained"
         networks = len(self.axes["epsilon"]) * len(self.axes["regularization"])
         stopped = "" if self.found.complete else f"stopped after epoch {self.last}, "
-        return f"{stopped}{networks} trained networks"
+        return f"{stopped}{views.count(networks, 'trained network')}"
 
     def cube(self) -> dict[str, Any]:
         """Return all numbers for the browser, of the finished epochs alone."""
@@ -98,6 +98,7 @@ class Shown:
             "axes": self.axes,
             "epochs": self.planned,
             "finished": finished,
+            "group": views.group(self.found.dataset.attrs),
             "width": float(self.found.dataset.attrs["width"]),
             "momentum_limit": self.limits.phase_momentum,
             "excess_limit": self.limits.excess,
@@ -226,7 +227,3 @@ def _with_room(arrays: Arrays, epochs: int) -> Arrays:
 
 def _same(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

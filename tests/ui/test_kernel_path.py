@@ -265,7 +265,7 @@ def test_regressions_are_shown_and_offered_with_what_suits_them(
     notebook = open_notebook(FIELDS, viewport=TALL)
     notebook.run(0)
     view = first_view(notebook)
-    wait_done(view, r"^Trained 1 epochs? in ")
+    wait_done(view, r"^Trained 1 epoch in ")
     # A field has pictures of what it should be and what it is.
     for picture in ("target", "output", "attacked-output"):
         cells = view.root.locator(f".qw-lens-{picture} .qw-lens-cells:not(.qw-lens-none)")
@@ -303,7 +303,7 @@ def test_regressions_are_shown_and_offered_with_what_suits_them(
     expect(view.root.locator(".qw-subtitle")).to_have_text(
         re.compile("^friedman · squared error · accuracy: share within 1 · mlp"), timeout=60_000
     )
-    wait_done(view, r"^Trained 1 epochs? in ")
+    wait_done(view, r"^Trained 1 epoch in ")
     expect(which).to_have_text("input 1 of 500", timeout=60_000)
     expect(words).to_contain_text("Point at a coordinate to read it.", timeout=60_000)
 
@@ -311,7 +311,7 @@ def test_regressions_are_shown_and_offered_with_what_suits_them(
     again = "e.wait(60); e.train(data='digits', train_size=60); print(len(e.kept))"
     assert notebook.execute(again) == "1\n"
     expect(view.root.locator(".qw-subtitle")).to_have_text(re.compile("^digits"), timeout=60_000)
-    wait_done(view, r"^Trained 1 epochs? in ")
+    wait_done(view, r"^Trained 1 epoch in ")
     expect(which).to_have_text(re.compile("^image 1 of"), timeout=60_000)
     assert notebook.errors == []
 
@@ -320,7 +320,7 @@ def test_what_cannot_be_trained_says_why_and_leaves_the_rest(open_notebook: Open
     notebook = open_notebook(SMALL.replace("epochs=2", "epochs=1"), viewport=TALL)
     notebook.run(0)
     view = first_view(notebook)
-    wait_done(view, r"^Trained 1 epochs? in ")
+    wait_done(view, r"^Trained 1 epoch in ")
     notebook.execute("e._handle_custom_msg({'type': 'train', 'width': -1}, [])")
     expect(view.status).to_have_text(re.compile("^ValueError: width must be a positive"))
     before = view.geometry()

@@ -187,7 +187,8 @@ def test_it_waits_for_a_view_that_is_loading(lab: Lab, written: str, *, comes: b
     html = "".join(content["cells"][0]["outputs"][1]["data"][PICTURE])
     model = re.search("qw-saved-([0-9a-f]{32})", html)
     assert model is not None
-    become_live = f"view => {{ view.innerHTML = '<p class=qw-view-{model[1]}>live'; }}"
+    view_class = f"'lm-Widget qw-view-{model[1]}'"
+    become_live = f'view => {{ view.innerHTML = "<p class={view_class}>live"; }}'
     child, output = "jp-OutputArea-child", "jp-OutputArea-output"
     page = lab.context.new_page()
     try:
