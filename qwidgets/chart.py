@@ -287,7 +287,7 @@ def _sheet(
 def _axes(
     x: svg.Scale, y: svg.Scale, size: tuple[float, float], font_size: float, *, titled: bool
 ) -> svg.Axes:
-    left, right, bottom = 4.8 * font_size, 1.2 * font_size, 3.2 * font_size
+    left, right, bottom = y.beside(font_size) + 1.4 * font_size, 1.2 * font_size, 3.2 * font_size
     top = (2.4 if titled else 0.8) * font_size
     return svg.Axes(left, top, size[0] - left - right, size[1] - top - bottom, x, y)
 

@@ -32,6 +32,8 @@ TITLES = {
 }
 # Rows and columns of the Wigner picture, for a width of one column in print.
 _ROWS, _COLUMNS = 301, 513
+# Lengths of a colour bar, in type sizes; a shorter one would not be read.
+_BAR, _SHORTEST_BAR = 4.0, 2.4
 # As on the screen: colour follows |W| ** 0.6, so that the faint negative parts can be seen.
 _GAMMA = 0.6
 # Where on the way from nothing to the deepest colour the positive one stands.
@@ -170,7 +172,7 @@ def _name(epsilon: float, regularization: float) -> str:
 
 def _axes(view: View, width: float, height: float, x: svg.Scale, y: svg.Scale) -> svg.Axes:
     size = view.type.size
-    left, top, right, bottom = 4.6 * size, 2.3 * size, 1.3 * size, 3.2 * size
+    left, top, right, bottom = y.beside(size) + 1.2 * size, 2.3 * size, 1.3 * size, 3.2 * size
     return svg.Axes(left, top, width - left - right, height - top - bottom, x, y)
 
 
@@ -465,14 +467,17 @@ def _bar(
     style = {"y": base, "fill": view.type.muted, "font_size": size, "text_anchor": "end"}
     gap, right = 0.6 * size, width - 0.8 * view.type.size
     end = right - svg.room(high, size) - gap
-    start = end - 4 * size
+    # What the title leaves for the bar, if its name is to stand before it.
+    title = svg.room(f"a {TITLES[panel]}", view.type.size + 1)
+    free = end - title - view.type.size - svg.room(f"{name}{low}", size) - 2 * gap
+    named = free >= _SHORTEST_BAR * size
+    start = end - (min(free, _BAR * size) if named else _BAR * size)
     parts = [
         svg.element("text", svg.words(high), x=right, **style),
         *svg.bar(start, base - 0.65 * size, end - start, 0.65 * size, colors),
         svg.element("text", svg.words(low), x=start - gap, **style),
     ]
-    left = start - 2 * gap - svg.room(low, size)
-    # The name only where the title leaves room for it.
-    if left - svg.room(name, size) > svg.room(f"a {TITLES[panel]}", view.type.size + 1):
+    if named:
+        left = start - 2 * gap - svg.room(low, size)
         parts.append(svg.element("text", svg.words(name), x=left, **style))
     return parts

@@ -30,6 +30,8 @@ FONT = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 _GREEK_WITH_INDEX = re.compile(r"([σΔε])([xp])")
 # Mean width of a letter in the widest type of the list, in its size; for room, never for position.
 _LETTER = 0.6
+# Of what stands at the ticks of an upright axis from it, in type sizes.
+_FROM_AXIS = 0.45
 # Where a key may stand, in parts of the free room.
 _PLACES = (0.0, 0.25, 0.5, 0.75, 1.0)
 # What XML cannot hold, not even escaped.
@@ -168,6 +170,11 @@ class Scale:
     def words(self, length: float, size: float) -> str:
         """Return the title that fits beside an axis of this length."""
         return self.title if room(self.title, size) <= length else self.short
+
+    def beside(self, size: float) -> float:
+        """Distance of the title from an upright axis: beyond what stands at its ticks."""
+        longest = max((room(text, size) for text in self.labels), default=0.0)
+        return max(3.4 * size, _FROM_AXIS * size + longest + 0.35 * size)
 
     def part(self, values: ArrayLike) -> NDArray[np.float64]:
         """Part of the axis at which values stand: 0 at its low end, 1 at its high end."""
@@ -308,12 +315,12 @@ class Axes:
         for text, y in zip(self.y.labels, self.at(self.x.low, self.y.ticks)[1], strict=True):
             stroke(self.left, y, right, y, style.grid)
             stroke(self.left - gap, y, self.left, y, style.line)
-            write(text, self.left - 1.5 * gap, float(y) + 0.35 * size, "end")
+            write(text, self.left - _FROM_AXIS * size, float(y) + 0.35 * size, "end")
         stroke(self.left, bottom, right, bottom, style.line)
         stroke(self.left, self.top, self.left, bottom, style.line)
         below = self.x.words(self.width, size)
         write(below, self.left + self.width / 2, bottom + gap + 2.3 * size, "middle")
-        place = (self.left - 3.4 * size, self.top + self.height / 2)
+        place = (self.left - self.y.beside(size), self.top + self.height / 2)
         turn = f"translate({number(place[0])} {number(place[1])}) rotate(-90)"
         write(self.y.words(self.height, size), 0.0, 0.0, "middle", transform=turn)
         return parts

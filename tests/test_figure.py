@@ -492,6 +492,23 @@ def test_the_command_draws_what_the_function_draws(sweep, tmp_path, monkeypatch)
     assert not (tmp_path / "plane.svg").exists()
 
 
+@pytest.mark.parametrize(
+    ("ticks", "longest"), [([1, 2], 1), ([0.005, 2], 5), ([-0.00025, 1000], 8)]
+)
+def test_the_title_of_an_upright_axis_keeps_off_the_longest_word_at_its_ticks(ticks, longest):
+    size = 10
+    style = svg.Type(size, "#000", "#000", "#000", "#000", 1)
+    x, y = (svg.Scale(min(ticks), max(ticks), ticks, name, name) for name in ("across", "up"))
+    elements = [ET.fromstring(part) for part in svg.Axes(80, 0, 100, 100, x, y).frame(style)]
+    words = [e for e in elements if e.tag == "text"]
+    (title,) = (e for e in words if e.text == "up")
+    place = float(re.match(r"translate\(([-\d.]+)", title.get("transform"))[1])
+    beside = [e for e in words if e.get("text-anchor") == "end"]
+    assert max(len(e.text) for e in beside) == longest
+    # Below its line an index hangs, and a digit is 0.6 of its size wide at most.
+    assert min(float(e.get("x")) - 0.6 * size * len(e.text) for e in beside) > place + 0.3 * size
+
+
 def test_an_index_stands_below_the_line_and_what_follows_on_it():
     text = ET.fromstring(f"<text>{svg.label('bound σxσp = ½', 10)}</text>")
     assert "".join(text.itertext()) == "bound σxσp = ½"
