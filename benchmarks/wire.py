@@ -16,13 +16,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-from redraw import EXPLORER, press_keys, recording_lab
+from redraw import BLOCK, EXPLORER, press_keys, recording_lab
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 TWO_PANELS = EXPLORER[0]
 QUIET = 200
+STEPS = 4  # of a slider between two networks, as in js/src/controls.ts
 FIRST = 2  # the epoch whose training follows the first that is on the screen
 GROWTH = 0.1  # of the bytes an epoch, what is too much
 CELL = """
@@ -59,6 +60,12 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=200)
     parser.add_argument("--presses", type=int, default=20, help="timed presses a quarter")
     options = parser.parse_args()
+    if (options.side - 1) * STEPS < BLOCK:
+        fewest = -(-BLOCK // STEPS) + 1
+        parser.error(
+            f"--side must be at least {fewest}, got {options.side}: {BLOCK} presses to one side "
+            "would reach the end of the slider"
+        )
     each = []
     with recording_lab() as (lab, wire):
         cells = (CELL.format(side=options.side, epochs=options.epochs),)
