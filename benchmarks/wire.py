@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 TWO_PANELS = EXPLORER[0]
 QUIET = 200
 STEPS = 4  # of a slider between two networks, as in js/src/controls.ts
-FIRST = 2  # the epoch whose training follows the first that is on the screen
+FIRST = 5  # until then neighbouring networks may agree on all test images
 GROWTH = 0.1  # of the bytes an epoch, what is too much
 CELL = """
 import numpy as np
 import qwidgets as qw
-axis = np.linspace(0, 0.3, {side}).tolist()
+axis = np.linspace(0, 0.8, {side}).tolist()
 explorer = qw.Explorer(epsilon=axis, regularization=axis, epochs={epochs}, train_size=100,
                        test_size=100)
 explorer
@@ -74,7 +74,7 @@ def main() -> int:
             notebook.run(timeout=300)
             page.locator(TWO_PANELS.panels).nth(TWO_PANELS.count - 1).wait_for()
             now = reach(page, FIRST)
-            print(f"{(wire.count - opened) / 1e6:8.2f} MB until the first epoch is on the screen")
+            print(f"{(wire.count - opened) / 1e6:8.2f} MB until epoch {now} is being trained")
             page.evaluate("selector => redrawRecorder.watch(selector)", TWO_PANELS.panels)
             page.locator(TWO_PANELS.slider).first.focus()
             marks = np.linspace(FIRST, options.epochs, 5).astype(int).tolist()

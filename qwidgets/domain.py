@@ -42,6 +42,10 @@ _HALF = (torch.float16, torch.bfloat16)
 _BALLS = 1 << 10
 
 
+class NoPacketError(ValueError):
+    """The loss has no packet: it vanishes everywhere, or is not finite."""
+
+
 class Sample(NamedTuple):
     """Weighted points of a domain, float64, each with the piece of the domain that it lies in.
 
@@ -514,7 +518,8 @@ def evaluate(loss: Loss, x: Tensor, *, derivative: bool = True, several: bool = 
         "NaN or infinite value",
         remedy,
     )
-    _check((value < 0).any(0), x, "loss must not be negative", "negative value", remedy)
+    negative = (value < 0).any(0)
+    _check(negative, x, "loss must not be negative", "negative value", remedy, ValueError)
 
     def gradient(index: int) -> Tensor:
         slope = _gradient(columns[index], leaf, keep=index < len(columns) - 1)
@@ -598,7 +603,14 @@ def _gradient(value: Tensor, leaf: Tensor, *, keep: bool) -> Tensor:
     return torch.zeros_like(leaf)
 
 
-def _check(bad: Tensor, x: Tensor, expected: str, what: str, remedy: str) -> None:
+def _check(
+    bad: Tensor,
+    x: Tensor,
+    expected: str,
+    what: str,
+    remedy: str,
+    error: type[ValueError] = NoPacketError,
+) -> None:
     count = int(bad.sum())
     if not count:
         return
@@ -609,7 +621,7 @@ def _check(bad: Tensor, x: Tensor, expected: str, what: str, remedy: str) -> Non
         f"{expected}, got {count} {what}{'s' * (count > 1)} at {len(x)} points, the first at "
         f"x = [{shown}{dots}]; {remedy}"
     )
-    raise ValueError(message)
+    raise error(message)
 
 
 def _valid_range(clip: tuple[float, float], centers: Tensor) -> tuple[float, float]:

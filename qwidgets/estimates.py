@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 
+from qwidgets.domain import NoPacketError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -169,7 +171,7 @@ def _packet(record: Record, label: int) -> _Packet:
             f"loss must not vanish everywhere, got zero at all {record.evaluations} samples; there "
             "is no packet to normalise: move the domain, or compute the loss in float64."
         )
-        raise ValueError(message)
+        raise NoPacketError(message)
     met = all(sums.weight > 0 for sums in rest)
     groups = [pooled, *(sums.about(pooled.origin) for sums in rest if met)]
     means = np.stack([sums.moments / sums.weight for sums in groups], 1)

@@ -15,7 +15,7 @@ import torch
 from scipy.special import softmax
 
 from qwidgets.attacks import pgd
-from qwidgets.domain import Neighborhood
+from qwidgets.domain import Neighborhood, NoPacketError
 from qwidgets.models import evaluating, packet_loss
 from qwidgets.moments import iterate_uncertainty
 from qwidgets.tasks import CLASSIFICATION
@@ -246,7 +246,7 @@ def iterate_lens(
     try:
         for spreads in iterate_uncertainty(loss, ball, samples=samples, seed=seed):
             yield _with_spreads(found, spreads)
-    except ValueError as error:  # no packet: the loss is zero or not finite
+    except NoPacketError as error:
         yield replace(found, reason=str(error))
 
 

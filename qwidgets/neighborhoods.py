@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from qwidgets.domain import Neighborhood
+from qwidgets.domain import Neighborhood, NoPacketError
 from qwidgets.models import outputs_of, packet_loss, unstack
 from qwidgets.moments import iterate_uncertainty
 from qwidgets.tasks import CLASSIFICATION
@@ -94,7 +94,7 @@ def _of_network(
             *_, found = iterate_uncertainty(
                 loss, domain, samples=probes.neighborhood_samples, seed=probes.seed
             )
-        except ValueError:  # no packet: the loss is zero or not finite
+        except NoPacketError:
             continue
         for name, value in _figures(found).items():
             record[name][0, label] = value

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 import numpy as np
 import torch
 
-from qwidgets.domain import loss_and_gradient, positive, vector, whole
+from qwidgets.domain import NoPacketError, loss_and_gradient, positive, vector, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -367,7 +367,7 @@ def section(
             f"loss must not vanish everywhere, got zero at all {points} points of the line; "
             "there is no packet to normalise: widen the window, or compute the loss in float64."
         )
-        raise ValueError(message)
+        raise NoPacketError(message)
     mesh, *data = _resolve_kinks(on_line, np.stack([t, value, slope]), width)
     packet = packet_moments(mesh, data[0], data[1], width)
     return Section(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -129,3 +131,20 @@ def test_they_survive_the_store(sweep, tmp_path):
     again = qw.open_sweep(tmp_path / "one.sweep").dataset
     for name in VARIABLES:
         np.testing.assert_array_equal(again[name], sweep.dataset[name])
+
+
+def test_a_loss_that_is_wrong_is_told_and_not_left_out():
+    data = qw.load_data("friedman").subset(100, 60)
+    task = qw.Regression(
+        target_shape=(1,), tolerance=1.0, loss=lambda out, y: (out - y).square().mean(1) - 1e3
+    )
+    with pytest.raises(ValueError, match=r"loss must not be negative, got .* at x = \["):
+        qw.sweep(
+            replace(data, task=task),
+            model="mlp",
+            epsilon=[0],
+            regularization=[0],
+            epochs=1,
+            detail="every-epoch",
+            progress=False,
+        )

@@ -22,6 +22,7 @@ from scipy.stats import rankdata
 from torch import nn
 
 import qwidgets as qw
+from qwidgets.domain import NoPacketError
 from qwidgets.studies.study import (
     BEYOND_CHANCE,
     HALF,
@@ -453,7 +454,7 @@ class _Work:
             )
             try:
                 first, second = yield from within(within(halves, label, data.classes), 1, 2)
-            except ValueError:  # no packet: the loss vanishes there
+            except NoPacketError:
                 continue
             table.append(
                 {
