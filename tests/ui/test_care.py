@@ -238,6 +238,9 @@ def test_reading_sends_nothing_to_the_kernel(open_notebook: OpenNotebook, saved:
     notebook.run(0)
     view = first_view(notebook)
     notebook.wait_idle()
+    # The lens is asked for once, when the page has time.
+    lens = view.root.locator(".qw-lens-momentum .qw-lens-cells:not(.qw-lens-none)")
+    expect(lens).to_be_visible(timeout=60_000)
     notebook.page.wait_for_timeout(1500)
     assert sent
     sent.clear()

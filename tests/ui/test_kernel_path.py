@@ -304,6 +304,7 @@ def test_regressions_are_shown_and_offered_with_what_suits_them(
         re.compile("^friedman · squared error · accuracy: share within 1 · mlp"), timeout=60_000
     )
     wait_done(view, r"^Trained 1 epoch in ")
+    expect(view.root.locator(".qw-label label")).to_have_text("Group")
     expect(which).to_have_text("input 1 of 500", timeout=60_000)
     expect(words).to_contain_text("Point at a coordinate to read it.", timeout=60_000)
 
@@ -313,6 +314,7 @@ def test_regressions_are_shown_and_offered_with_what_suits_them(
     expect(view.root.locator(".qw-subtitle")).to_have_text(re.compile("^digits"), timeout=60_000)
     wait_done(view, r"^Trained 1 epoch in ")
     expect(which).to_have_text(re.compile("^image 1 of"), timeout=60_000)
+    expect(view.root.locator(".qw-label label")).to_have_text("Class")
     assert notebook.errors == []
 
 
