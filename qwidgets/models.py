@@ -547,7 +547,8 @@ def batched_forward(
         has: every network of `build_model`, and any that begins with `Linear` or `Conv2d`.
     strategy : {"stacked", "vmap", "loop"}, optional
         Overrules the rule. The strategies agree to rounding, which training amplifies: after it the
-        weights agree within a hundredth (l2) of how far they moved.
+        weights agree within a hundredth (l2) of how far they moved, and those of a network in which
+        rounding turned the sign of an attack's step, or of a unit, within a few hundredths.
 
     Returns
     -------

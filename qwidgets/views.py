@@ -258,7 +258,10 @@ def read(dataset: xr.Dataset, name: str, at: Place) -> NDArray[np.float64]:
     A number that is undefined for one of the networks is undefined between them.
     """
     values = dataset[name].values
-    terms = [weight * values[i, j] for (i, j), weight in zip(at.networks, at.weights, strict=True)]
+    terms = [
+        weight * values[i, j].astype(np.float64)
+        for (i, j), weight in zip(at.networks, at.weights, strict=True)
+    ]
     total: NDArray[np.float64] = np.sum(terms, axis=0)
     return total
 

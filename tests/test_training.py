@@ -396,9 +396,14 @@ def digits():
     ],
 )
 def test_all_strategies_give_the_same_networks(digits, name, strategies):
-    """Weights agree within a hundredth of how far they moved, as `batched_forward` says."""
+    """Weights agree within a hundredth of how far they moved, as `batched_forward` says.
+
+    Attacked in l2: the other attack's steps follow signs, which rounding may turn.
+    """
     start = dict(build_model(name, digits).named_parameters())
-    first, *others = (grown(name, strategy, digits).parameters for strategy in strategies)
+    first, *others = (
+        grown(name, strategy, digits, norm="l2").parameters for strategy in strategies
+    )
     for index in range(3):
         moved = sum((first[key][index] - start[key]).square().sum() for key in start)
         assert moved > 0.1

@@ -124,7 +124,8 @@ class Runner:
         self._loading = True
         self._phase: Phase = "preparing"
         self._given_up = False
-        # Set before the last word: whoever reads that may start the next run at once.
+        # Set before the last word of a thread of its own: whoever reads it may start the next run
+        # at once.
         self._over = False
         self._fraction = 0.0
         self._place = "the preparation"
@@ -204,7 +205,7 @@ class Runner:
             self._over = True
 
     def _end(self, phase: Phase, message: str) -> None:
-        self._over = True
+        self._over = self._left.is_set()
         self._tell(phase, message)
 
     def _tell(self, phase: Phase, message: str) -> None:
