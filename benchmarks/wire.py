@@ -66,6 +66,8 @@ def main() -> int:
             f"--side must be at least {fewest}, got {options.side}: {BLOCK} presses to one side "
             "would reach the end of the slider"
         )
+    if options.epochs < 2 * FIRST:
+        parser.error(f"--epochs must be at least {2 * FIRST}, got {options.epochs}")
     each = []
     with recording_lab() as (lab, wire):
         cells = (CELL.format(side=options.side, epochs=options.epochs),)

@@ -188,7 +188,6 @@ export class PhaseSpace implements Readable {
       ...settingsOf(cube, place, choice),
       epoch: cube.epochOf(place, choice.epoch),
       label: cube.labels[choice.label] ?? "–",
-      group: cube.group,
       quantities,
       note: "of one reference image: no standard error",
     };

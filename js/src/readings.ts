@@ -27,8 +27,8 @@ export interface Reading {
   epoch: number;
   /** Name of the class, where the quantities are of one. */
   label?: string;
-  /** What that is: a class, or a group of inputs. */
-  group?: string;
+  /** What a label is, as in the cube. */
+  group: string;
   attack?: number;
   /** The first two are the coordinates of the point. */
   quantities: Quantity[];
@@ -61,14 +61,16 @@ export function settingsOf(
   cube: Cube,
   { networks, refined }: Place,
   { epsilon, regularization }: Pick<Choice, "epsilon" | "regularization">,
-): Pick<Reading, "model" | "epsilon" | "regularization"> {
+): Pick<Reading, "group" | "model" | "epsilon" | "regularization"> {
+  const { group } = cube;
   const [network = 0] = networks;
   const model = cube.models[network];
-  if (model !== undefined) return { model, epsilon: Number.NaN, regularization: Number.NaN };
-  if (refined) return { epsilon: refined.epsilon, regularization: refined.regularization };
-  if (networks.length > 1) return { epsilon, regularization };
+  if (model !== undefined) return { group, model, epsilon: Number.NaN, regularization: Number.NaN };
+  if (refined) return { group, epsilon: refined.epsilon, regularization: refined.regularization };
+  if (networks.length > 1) return { group, epsilon, regularization };
   const columns = cube.regularization.values.length;
   return {
+    group,
     epsilon: cube.epsilon.values[Math.floor(network / columns)] as number,
     regularization: cube.regularization.values[network % columns] as number,
   };
@@ -110,7 +112,6 @@ export function seriesOf(panel: Panel, cube: Cube, choice: Choice): Series[] {
   const packet = (where: Place, e: number): Reading => ({
     ...about(where, e),
     label: cube.labels[label] ?? "–",
-    group: cube.group,
     quantities: [
       measured("position_std", "σx", LENGTH, where, e, label),
       measured("momentum_std", "σp", INVERSE, where, e, label),
@@ -121,7 +122,6 @@ export function seriesOf(panel: Panel, cube: Cube, choice: Choice): Series[] {
   const neighborhood = (where: Place, e: number): Reading => ({
     ...about(where, e),
     label: cube.labels[label] ?? "–",
-    group: cube.group,
     quantities: [
       measured("neighborhood_position_std", "Δx", LENGTH, where, e, label),
       measured("neighborhood_momentum_std", "Δp", INVERSE, where, e, label),

@@ -287,8 +287,7 @@ export class InputPlane implements Readable {
       share("p attacked", attacked[label] as number),
     ]);
     if (!hit) return null;
-    const about = { label: name(label), group: cube.group, attack: choice.attack_epsilon };
-    Object.assign(hit.reading, { ...about, note: change });
+    Object.assign(hit.reading, { label: name(label), attack: choice.attack_epsilon, note: change });
     if (!this.live()) return hit;
     hit.reading.note = `${change}. ${point === this.looked ? "It is" : "Click or Enter:"} in the lens`;
     return { ...hit, choose: () => this.choices.choose({ label, image: field.image(point) }) };
