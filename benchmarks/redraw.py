@@ -5,7 +5,8 @@ Chromium and presses the arrow keys on a focused slider: with the kernel idle, w
 trains in a thread that gives way as the Explorer's own worker does, and while it trains in an
 ordinary thread. The Explorer, whose sliders never ask the kernel, stands beside the same two panels
 (the uncertainty plane and the training curves) drawn through the kernel with bqplot, plotly, ipympl
-and inline matplotlib. Every number comes from one run on one machine.
+and inline matplotlib. First of all comes what nothing in a notebook can beat, the page's own frame:
+two circles that move where the key arrives. Every number comes from one run on one machine.
 
 How a press is timed, inside the page:
 
@@ -216,11 +217,18 @@ class Case:
     ordinary: Load
 
 
-def _peer(name: str, module: str, panels: str, count: int, quiet: tuple[float, float]) -> Case:
+def _peer(
+    name: str,
+    module: str,
+    panels: str,
+    count: int,
+    quiet: tuple[float, float],
+    slider: str = _PEER_SLIDER,
+) -> Case:
     cells = (_STAGE, f"from {module} import view\nview()")
     return Case(
         name=name,
-        slider=_PEER_SLIDER,
+        slider=slider,
         panels=panels,
         count=count,
         **_loads(cells, quiet),
@@ -251,6 +259,7 @@ def _loads(cells: tuple[str, ...], quiet: tuple[float, float]) -> dict[str, Load
     }
 
 
+FLOOR = _peer("the page's own frame", "two_circles", ".floor-panel", 2, (200, 200), ".floor-slider")
 PEERS = (
     _peer("bqplot through the kernel", "bqplot_kernel", ".bqplot.figure", 2, (200, 600)),
     _peer("plotly FigureWidget", "plotly_figure", ".js-plotly-plot", 2, (300, 800)),
@@ -354,7 +363,7 @@ def main() -> None:
     parser.add_argument("--presses", type=int, default=40, help="timed presses a case and load")
     parser.add_argument("--only", default="", help="run the cases whose name contains this")
     options = parser.parse_args()
-    cases = [case for case in (*PEERS, *EXPLORER) if options.only in case.name]
+    cases = [case for case in (FLOOR, *PEERS, *EXPLORER) if options.only in case.name]
     tails: dict[tuple[str, str], float] = {}
     heads = ("kernel idle", "training", "ordinary thread")
     titles = "".join(f"{head:>18}" for head in heads)
