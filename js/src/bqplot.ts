@@ -8,6 +8,7 @@ import type { Mark, Marks } from "./marks";
 interface FigureView {
   el: HTMLElement;
   luminoWidget: { processMessage(message: unknown): void };
+  update_legend(): void;
   remove(): void;
 }
 
@@ -72,6 +73,9 @@ export function placeFigures(
   const place = async (name: Panel) => {
     const view = await manager.create_view(await manager.get_model(idOf(references[name])));
     if (removed) return view.remove();
+    // No mark is in a legend, but bqplot takes the empty one out of the page and puts it back at
+    // every move of every mark, and the browser lays out and layers the figure anew.
+    view.update_legend = () => {};
     placed.push(view);
     slots[name].append(view.el);
     // bqplot draws once it is told that it is in the page; a Lumino parent would send the same.
