@@ -2,7 +2,7 @@
 
 import type { Traits } from "./contract";
 import type { Axis, Cube } from "./cube";
-import { h, setting } from "./dom";
+import { h, say, setting } from "./dom";
 import type { Choice, Choices } from "./state";
 
 /** Slider steps between two neighbouring grid points. */
@@ -190,7 +190,7 @@ export class Controls {
     const position = axis.position(value);
     if (Math.abs(input.valueAsNumber - position) > 0.5 / STEPS) input.value = String(position);
     const text = setting(value);
-    output.value = text;
+    say(output, text);
     input.setAttribute("aria-valuetext", Number.isInteger(position) ? text : `${text}, ${between}`);
     track.style.setProperty("--qw-fill", String(axis.last ? position / axis.last : 0));
   }
@@ -199,7 +199,7 @@ export class Controls {
     const { epoch } = this.choices.now;
     const text = String(this.cube?.trainedEpochs(epoch) ?? epoch);
     this.epoch.input.value = String(epoch);
-    this.epoch.output.value = text;
+    say(this.epoch.output, text);
     this.epoch.input.setAttribute("aria-valuetext", epoch === 0 ? "0, untrained" : text);
     this.epoch.track.style.setProperty(
       "--qw-fill",

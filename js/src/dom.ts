@@ -18,9 +18,13 @@ export function h<K extends keyof HTMLElementTagNameMap>(
   return element;
 }
 
-/** Say something unless it is said already: to say it again would have the page laid out anew. */
+/** Say something unless it is said already: to say it again would have the page laid out anew.
+ * Words in the place of words are no new node, for which styles with `:has` would be asked again. */
 export function say(element: Element, text: string): void {
-  if (element.textContent !== text) element.textContent = text;
+  if (element.textContent === text) return;
+  const [only, ...others] = element.childNodes;
+  if (text && only instanceof Text && others.length === 0) only.data = text;
+  else element.textContent = text;
 }
 
 const SVG = "http://www.w3.org/2000/svg";
