@@ -196,6 +196,21 @@ def test_the_marker_stands_where_the_cube_says(view: View, saved: Saved) -> None
     assert now == json.loads(marks["plane_networks"])[0][0][0]
 
 
+def test_a_move_takes_nothing_out_of_the_figures(view: View) -> None:
+    gone = view.root.evaluate_handle(
+        "root => { const gone = [];"
+        " const look = records => gone.push(...records.flatMap(record => [...record.removedNodes])"
+        ".filter(node => node instanceof Element).map(node => node.outerHTML));"
+        " for (const figure of root.querySelectorAll('.qw-figure'))"
+        " new MutationObserver(look).observe(figure, {childList: true, subtree: true});"
+        " return gone; }"
+    )
+    before = view.geometry()
+    view.slider("epsilon").press("End")
+    wait_moved(view, before, MOVED["epsilon"])
+    assert gone.json_value() == []
+
+
 def test_another_class_shows_its_packets(view: View, saved: Saved) -> None:
     before = view.geometry()
     view.select.select_option("7")
