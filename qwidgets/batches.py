@@ -42,8 +42,10 @@ if TYPE_CHECKING:
     from qwidgets.neighborhoods import Detail
     from qwidgets.training import Epoch, TrainingSettings
 
-# On processors 8 networks abreast take as long for each as 64 do, and their activations fit the
-# cache; elsewhere the starting of so many small products would take the time.
+# A batch is what a worker takes, and what is lost with it. On processors 8 networks fill the
+# products and their activations fit the cache: more abreast are somewhat faster on some processors,
+# on others not at all, and fewer batches keep fewer workers busy. Elsewhere the starting of so many
+# small products would take the time.
 _NETWORKS_ABREAST = {"cpu": 8}
 _MANY_NETWORKS_ABREAST = 64
 # What an `Epoch` has for each network: numbers, and groups of tensors by name.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qwidgets.figure import Palette, Panel
-    from qwidgets.sweep import Size
+    from qwidgets.plan import Size
     from qwidgets.training import Regularizer
 
 _PACKAGE = Path(__file__).parent

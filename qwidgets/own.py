@@ -18,8 +18,9 @@ from qwidgets.data import Dataset
 from qwidgets.measurement import measure as measure_networks
 from qwidgets.models import BatchedForward, measurable
 from qwidgets.neighborhoods import measure_neighborhoods
+from qwidgets.plan import default_probes
 from qwidgets.progress import progress_bar
-from qwidgets.sweep import default_probes, one_core_spared
+from qwidgets.sweep import one_core_spared
 from qwidgets.tasks import CLASSIFICATION
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from qwidgets.views import one_line
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from qwidgets.sweep import SweepSettings
+    from qwidgets.plan import SweepSettings
 
 _KNOWN_DATA = ("digits", "moons", "mnist", "cifar10")
 _OWN_MODEL = "custom"

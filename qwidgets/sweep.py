@@ -16,145 +16,68 @@ import functools
 import inspect
 import itertools
 import json
-import math
-import operator
 import warnings
 from collections import defaultdict
-from concurrent.futures import Executor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import KW_ONLY, MISSING, asdict, dataclass, fields, replace
 from functools import partial
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, final
 
 import numpy as np
 import torch
 from torch import nn
 
 from qwidgets import __version__, store
-from qwidgets.batches import EACH_NETWORK, Checkpoint, Unit, Work, run_here, run_on
+from qwidgets.batches import EACH_NETWORK, Checkpoint, Unit, run_here, run_on
 from qwidgets.cube import make_cube, records, task_attributes
-from qwidgets.data import Dataset, stored_data
+from qwidgets.data import Dataset
 from qwidgets.gate import pass_gate
-from qwidgets.measurement import Probes
-from qwidgets.memory import Memory, needed, refuse_too_much
-from qwidgets.models import batched_forward, build_model, unstack
-from qwidgets.neighborhoods import DETAILS, Detail
+from qwidgets.models import build_model, unstack
+from qwidgets.plan import (
+    OWN_MODEL,
+    RADII,
+    Arguments,
+    SweepSettings,
+    loaded,
+    planned,
+    usable_devices,
+)
 from qwidgets.progress import progress_bar
 from qwidgets.tasks import CLASSIFICATION, Regression
 from qwidgets.training import (
-    REGULARIZERS,
     Epoch,
-    Objective,
     Regularizer,
-    TrainingSettings,
-    check_task,
 )
 from qwidgets.tuning import fastest_strategy
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from concurrent.futures import Executor
     from pathlib import Path
 
     import xarray as xr
-    from numpy.typing import ArrayLike
     from torch import Tensor
 
     from qwidgets.measurement import Record
     from qwidgets.models import Strategy
+    from qwidgets.plan import Architecture, Plan
     from qwidgets.tasks import Task
-
-    Architecture = Callable[[], nn.Module]
-    Size = int | Literal["all"] | None
 
 P = ParamSpec("P")
 Given = TypeVar("Given")
 Result = TypeVar("Result")
 
 
-class _Radii(NamedTuple):
-    """Default radii of a data set, in the l-infinity norm and in input units."""
-
-    epsilon: tuple[float, ...]
-    attack_epsilon: tuple[float, ...]
-    reference: float
-
-
-_RADII = {
-    "digits": _Radii(
-        (0, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3), (0, 0.025, 0.05, 0.1, 0.15, 0.2), 0.1
-    ),
-    "mnist": _Radii(
-        (0, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3), (0, 0.05, 0.1, 0.15, 0.2, 0.3), 0.1
-    ),
-    "cifar10": _Radii(
-        tuple(step / 255 for step in (0, 1, 2, 3, 4, 6, 8, 12)),
-        tuple(step / 255 for step in (0, 1, 2, 4, 8, 12)),
-        8 / 255,
-    ),
-    "moons": _Radii(
-        (0, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3), (0, 0.05, 0.1, 0.15, 0.2, 0.3), 0.2
-    ),
-    "temperature": _Radii(
-        (0, 0.005, 0.01, 0.02, 0.03, 0.04, 0.06, 0.08), (0, 0.01, 0.02, 0.03, 0.05, 0.08), 0.05
-    ),
-    "friedman": _Radii(
-        (0, 0.0125, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2), (0, 0.025, 0.05, 0.1, 0.15, 0.2), 0.1
-    ),
-}
-_STRENGTHS: dict[Regularizer, tuple[float, ...]] = {
-    "gradient": (0, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3),
-    "weight_decay": (0, 0.1, 0.3, 1, 3, 10, 30, 100),
-    "label_smoothing": (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6),
-}
 # What the strength times the square of the loss's gradient is: a loss.
 _STRENGTH_UNITS: dict[Regularizer, str] = {
     "gradient": "input unit^2 / {loss}",
     "weight_decay": "1 / (learning rate * step)",
     "label_smoothing": "1",
 }
-# Unless asked for more, large data sets are cut to what two cores train and measure in minutes.
-_TRAIN_SIZES = {"mnist": 10_000, "cifar10": 10_000}
-_TEST_SIZE = 1_000
-_LEARNING_RATES = {"mlp": 2e-3, "conv": 2e-3, "encoder_decoder": 4e-3}
-# On the digits grid 5 steps find within half a point of what 50 find.
-_MEASUREMENT_STEPS = 5
-# Eight for each of the sixteen replicates of `uncertainty`.
-_FEWEST_SAMPLES = 128
-_OWN_MODEL = "custom"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepSettings:
-    """Everything that fixes a sweep, with all defaults filled in; see `sweep` for the meaning."""
-
-    data: str
-    model: str
-    epsilon: tuple[float, ...]
-    regularization: tuple[float, ...]
-    regularizer: Regularizer
-    epochs: int
-    seed: int
-    device: str
-    norm: Literal["linf", "l2"]
-    objective: Objective
-    attack_steps: int
-    warm_up: float
-    trades_weight: float
-    batch_size: int
-    learning_rate: float
-    width: float
-    attack_epsilon: tuple[float, ...]
-    train_size: int
-    test_size: int
-    probe_images: int
-    detail: Detail | None
-    # Later than the others: sweeps saved before have these values.
-    attack_step: float = TrainingSettings.attack_step
-    detail_samples: int = Probes.neighborhood_samples
-
-
+# Images that a network is asked about at a time.
+_AT_ONCE = 1_000
 _LATER = {
     field.name: field.default for field in fields(SweepSettings) if field.default is not MISSING
 }
@@ -240,7 +163,7 @@ class Sweep:
         """
         if self._data is None:
             chosen = self.settings
-            if chosen.data not in _RADII:
+            if chosen.data not in RADII:
                 message = (
                     f"data of this sweep, {chosen.data!r}, were your own, which are not saved: "
                     "reopen the sweep with open_sweep(path, data=dataset)."
@@ -252,15 +175,15 @@ class Sweep:
     def _same(self, data: str | Dataset) -> Dataset:
         """Cut data to what was trained and measured on, and refuse any other."""
         chosen = self.settings
-        loaded = _loaded(data, None, chosen.train_size, chosen.test_size)
+        same = loaded(data, None, chosen.train_size, chosen.test_size)
         known: str = self.dataset.attrs["data_checksum"]
-        if loaded.checksum != known:
+        if same.checksum != known:
             message = (
                 f"data must be what this sweep was trained on, with checksum {known[:12]}..., got "
-                f"{loaded.name!r} with {loaded.checksum[:12]}...; pass the data set used then."
+                f"{same.name!r} with {same.checksum[:12]}...; pass the data set used then."
             )
             raise ValueError(message)
-        return loaded
+        return same
 
     def model(self, *, epsilon: float, regularization: float) -> nn.Module:
         """Return the trained network of a grid point, after the last finished epoch.
@@ -371,7 +294,7 @@ def open_sweep(
         for name, value in content.manifest["settings"].items()
     }
     settings = SweepSettings(**stored)
-    if model is None and settings.model != _OWN_MODEL:
+    if model is None and settings.model != OWN_MODEL:
         model = partial(_rebuilt, settings, content.cube.attrs)
     opened = Sweep(content.cube, settings, content.weights, model)
     if data is not None:
@@ -408,40 +331,7 @@ def _rebuilt(settings: SweepSettings, attributes: dict[str, Any]) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class _Arguments:
-    """What `iterate_sweep` takes."""
-
-    data: str | Dataset = "digits"
-    model: str | Architecture = "mlp"
-    epsilon: ArrayLike | None = None
-    regularization: ArrayLike | None = None
-    regularizer: Regularizer = "gradient"
-    epochs: int = 20
-    seed: int = 0
-    device: str = "auto"
-    _: KW_ONLY
-    store: str | os.PathLike[str] | None = None
-    executor: Executor | None = None
-    root: str | os.PathLike[str] | None = None
-    train_size: Size = None
-    test_size: Size = None
-    norm: Literal["linf", "l2"] = "linf"
-    objective: Objective = TrainingSettings.objective
-    attack_steps: int = 5
-    attack_step: float = TrainingSettings.attack_step
-    warm_up: float = TrainingSettings.warm_up
-    trades_weight: float = TrainingSettings.trades_weight
-    attack_epsilon: ArrayLike | None = None
-    width: float | None = None
-    probe_images: int = 7
-    detail: Detail | None = "last-epoch"
-    detail_samples: int = Probes.neighborhood_samples
-    batch_size: int = 64
-    learning_rate: float | None = None
-
-
-@dataclass(frozen=True)
-class _ShownArguments(_Arguments):
+class _ShownArguments(Arguments):
     """What `sweep` takes."""
 
     _: KW_ONLY
@@ -600,7 +490,7 @@ def sweep(arguments: _ShownArguments) -> Sweep:
     """
     finished: Sweep | None = None
     with one_core_spared():
-        plan = _plan(arguments)
+        plan = planned(arguments)
         with (
             closing(_started(plan, arguments)) as units,
             progress_bar(f"Sweep (about {plan.memory})", show=arguments.progress) as report,
@@ -638,8 +528,8 @@ def one_core_spared() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-@_called_with(_Arguments)
-def iterate_sweep(arguments: _Arguments) -> Generator[Progress]:
+@_called_with(Arguments)
+def iterate_sweep(arguments: Arguments) -> Generator[Progress]:
     """Do what `sweep` does, one small unit of work at a time.
 
     Not taking the next item pauses the work, closing the iterator stops it; the last ``sweep`` seen
@@ -667,19 +557,10 @@ def iterate_sweep(arguments: _Arguments) -> Generator[Progress]:
     TypeError, ValueError, FileNotFoundError, ConnectionError, MemoryError
         As for `sweep`, at the call, not at the first item.
     """
-    return _started(_plan(arguments), arguments)
+    return _started(planned(arguments), arguments)
 
 
-class _Plan(NamedTuple):
-    """What a sweep does, checked and with all defaults filled in."""
-
-    settings: SweepSettings
-    architecture: Architecture
-    work: Work
-    memory: Memory
-
-
-def _started(plan: _Plan, arguments: _Arguments) -> Generator[Progress]:
+def _started(plan: Plan, arguments: Arguments) -> Generator[Progress]:
     if arguments.store is not None:
         # Refuses a wrong store at the call. The lock is taken again with the first item: an
         # iterator that is never started would never give it back.
@@ -688,248 +569,8 @@ def _started(plan: _Plan, arguments: _Arguments) -> Generator[Progress]:
     return _run(plan, arguments.store, arguments.executor)
 
 
-def _plan(arguments: _Arguments) -> _Plan:
-    probe_images = _count("probe_images", arguments.probe_images)
-    if probe_images % 2 == 0:
-        message = (
-            "probe_images must be odd, so that their median is one of them, "
-            f"got {probe_images}; use {probe_images + 1}."
-        )
-        raise ValueError(message)
-    seed = _integer("seed", arguments.seed)
-    regularizer, norm = arguments.regularizer, arguments.norm
-    _choice("regularizer", regularizer, REGULARIZERS)
-    _choice("norm", norm, ("linf", "l2"))
-    if arguments.detail is not None:
-        _choice("detail", arguments.detail, DETAILS)
-    executor: object = arguments.executor
-    if not isinstance(executor, Executor | None):
-        message = (
-            "executor must be a concurrent.futures.Executor, got "
-            f"{type(executor).__name__}; of a dask Client take client.get_executor()."
-        )
-        raise TypeError(message)
-    place = _device(arguments.device, elsewhere=executor is not None)
-    data = _loaded(arguments.data, arguments.root, arguments.train_size, arguments.test_size)
-    model = arguments.model
-    architecture = _architecture(model, data, seed)
-
-    low, high = data.value_range
-    root_of_features = math.sqrt(math.prod(data.input_shape))
-    # The largest distance inside the value range, and what turns default radii into radii of norm.
-    largest = (high - low) * (root_of_features if norm == "l2" else 1)
-    scale = root_of_features / 2 if norm == "l2" else 1.0
-    radii = _RADII.get(data.name) or _scaled(_RADII["digits"], high - low)
-
-    def default(value: Any, otherwise: Any) -> Any:
-        return otherwise if value is None else value
-
-    attacks = _grid(
-        "attack_epsilon",
-        default(arguments.attack_epsilon, np.multiply(radii.attack_epsilon, scale)),
-        largest,
-        "the extent of value_range",
-    )
-    if attacks[0] != 0:
-        message = (
-            f"attack_epsilon must begin with 0, which is clean accuracy, got {attacks[0]:g} first; "
-            "put 0 before it."
-        )
-        raise ValueError(message)
-    settings = SweepSettings(
-        data=data.name,
-        model=model if isinstance(model, str) else _OWN_MODEL,
-        epsilon=_grid(
-            "epsilon",
-            default(arguments.epsilon, np.multiply(radii.epsilon, scale)),
-            largest,
-            "the extent of value_range",
-        ),
-        regularization=_grid(
-            "regularization",
-            default(arguments.regularization, _STRENGTHS[regularizer]),
-            1.0 if regularizer == "label_smoothing" else math.inf,
-            "the whole target",
-        ),
-        regularizer=regularizer,
-        epochs=_count("epochs", arguments.epochs),
-        seed=seed,
-        device=str(place),
-        norm=norm,
-        objective=arguments.objective,
-        attack_steps=_count("attack_steps", arguments.attack_steps),
-        warm_up=arguments.warm_up,
-        trades_weight=arguments.trades_weight,
-        batch_size=_count("batch_size", arguments.batch_size),
-        learning_rate=_positive(
-            "learning_rate",
-            default(arguments.learning_rate, _LEARNING_RATES.get(str(model), 1e-3)),
-        ),
-        width=_positive("width", default(arguments.width, radii.reference * root_of_features / 2)),
-        attack_epsilon=attacks,
-        train_size=len(data.train_labels),
-        test_size=len(data.test_labels),
-        probe_images=probe_images,
-        detail=arguments.detail,
-        attack_step=_positive("attack_step", arguments.attack_step),
-        detail_samples=_samples(arguments.detail_samples),
-    )
-    training = TrainingSettings(
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        objective=settings.objective,
-        attack_steps=settings.attack_steps,
-        attack_step=settings.attack_step,
-        norm=settings.norm,
-        warm_up=settings.warm_up,
-        trades_weight=settings.trades_weight,
-        regularizer=settings.regularizer,
-        seed=settings.seed,
-    )
-    check_task(training, data.task)
-    columns, rows = len(settings.regularization), len(settings.epsilon)
-    work = Work(
-        network=architecture(),
-        data=data,
-        probes=_probes(settings, data, radii.reference * scale),
-        epsilon=torch.tensor(settings.epsilon, dtype=torch.float64).repeat_interleave(columns),
-        regularization=torch.tensor(settings.regularization, dtype=torch.float64).repeat(rows),
-        training=training,
-        device=settings.device,
-        detail=settings.detail,
-    )
-    memory = needed(work)
-    if executor is None:
-        refuse_too_much(memory, settings.device)
-    return _Plan(settings, architecture, work, memory)
-
-
-def _loaded(
-    data: object, root: str | os.PathLike[str] | None, train_size: Size, test_size: Size
-) -> Dataset:
-    if isinstance(data, str):
-        stored = stored_data(data, root=root)
-        there, most = len(stored.train_labels), _TRAIN_SIZES.get(data)
-        train = _size("train_size", train_size, there, most)
-        test = _size("test_size", test_size, len(stored.test_labels), _TEST_SIZE)
-        return stored.dataset(data, train, test)
-    if isinstance(data, Dataset):
-        train = _size("train_size", train_size, len(data.train_labels), None)
-        test = _size("test_size", test_size, len(data.test_labels), _TEST_SIZE)
-        return data.subset(train, test)
-    message = (
-        f"data must be a name or a Dataset, got {type(data).__name__}; "
-        "Dataset.from_arrays takes arrays."
-    )
-    raise TypeError(message)
-
-
-def _size(name: str, size: Size, there: int, most: int | None) -> int:
-    """Say how many of the images that there are to take, by default at most so many."""
-    if size is None:
-        return there if most is None else min(most, there)
-    if isinstance(size, str) and size == "all":
-        return there
-    try:
-        count = operator.index(size)
-    except TypeError:
-        message = f"{name} must be a whole number of images or 'all', got {size!r}."
-        raise TypeError(message) from None
-    if not 1 <= count <= there:
-        message = (
-            f"{name} must be in 1..{there}, the images that there are, got {count}; "
-            "'all' takes every one."
-        )
-        raise ValueError(message)
-    return count
-
-
-def _scaled(radii: _Radii, factor: float) -> _Radii:
-    epsilon, attack_epsilon, reference = radii
-    return _Radii(
-        tuple(factor * value for value in epsilon),
-        tuple(factor * value for value in attack_epsilon),
-        factor * reference,
-    )
-
-
-def _probes(settings: SweepSettings, data: Dataset, reference_epsilon: float) -> Probes:
-    counts = torch.bincount(data.test_labels, minlength=data.classes)
-    fewest = int(counts.min())
-    if fewest == 0:
-        message = (
-            "data must have test images of every class, got none of "
-            f"{data.class_names[int(counts.argmin())]!r}; raise test_size or name fewer classes."
-        )
-        raise ValueError(message)
-    images = min(settings.probe_images, fewest - (fewest + 1) % 2)
-    first = [(data.test_labels == label).nonzero()[:images, 0] for label in range(data.classes)]
-    return Probes(
-        inputs=data.test_inputs,
-        y=data.test_y,
-        labels=data.test_labels,
-        task=data.task,
-        packets=torch.stack(first),
-        width=settings.width,
-        reference_epsilon=reference_epsilon,
-        attack_epsilon=settings.attack_epsilon,
-        attack_steps=max(settings.attack_steps, _MEASUREMENT_STEPS),
-        norm=settings.norm,
-        value_range=data.value_range,
-        seed=settings.seed,
-        neighborhood_samples=settings.detail_samples,
-    )
-
-
-def default_probes(
-    data: Dataset,
-    *,
-    norm: Literal["linf", "l2"],
-    attack_epsilon: ArrayLike | None,
-    attack_steps: int,
-    width: float | None,
-    probe_images: int,
-    seed: int,
-) -> Probes:
-    """Choose what networks are measured on, with the defaults and the checks of a sweep.
-
-    Parameters
-    ----------
-    data, norm, attack_epsilon, attack_steps, width, probe_images, seed
-        As for `sweep`.
-
-    Returns
-    -------
-    Probes
-
-    Raises
-    ------
-    TypeError, ValueError
-        As for `sweep`.
-    """
-    # A sweep of nothing: its plan holds the probes.
-    plan = _plan(
-        _Arguments(
-            data=data,
-            model="mlp",
-            epsilon=[0],
-            regularization=[0],
-            device="cpu",
-            seed=seed,
-            test_size=len(data.test_labels),
-            norm=norm,
-            attack_epsilon=attack_epsilon,
-            attack_steps=attack_steps,
-            width=width,
-            probe_images=probe_images,
-        )
-    )
-    return plan.work.probes
-
-
 def _run(
-    plan: _Plan, path: str | os.PathLike[str] | None, executor: Executor | None
+    plan: Plan, path: str | os.PathLike[str] | None, executor: Executor | None
 ) -> Generator[Progress]:
     work, epochs = plan.work, plan.settings.epochs
     with ExitStack() as stack:
@@ -959,10 +600,10 @@ def _run(
             yield state
 
 
-def _with_strategy(plan: _Plan, executor: Executor | None, stored: Strategy | None) -> _Plan:
+def _with_strategy(plan: Plan, executor: Executor | None, stored: Strategy | None) -> Plan:
     """Fix how the networks are evaluated: as the store began, or as is fastest here."""
     work = plan.work
-    if stored is None and (executor is None or work.device in _usable_devices()):
+    if stored is None and (executor is None or work.device in usable_devices()):
         stored = fastest_strategy(plan.architecture(), work.data, work.training, work.device)
     return plan._replace(work=replace(work, strategy=stored))
 
@@ -973,7 +614,7 @@ def _parts(epoch: int) -> int:
 
 
 def _gathered(
-    plan: _Plan, batches: int, units: Iterable[Unit | None], finished: Sweep | None
+    plan: Plan, batches: int, units: Iterable[Unit | None], finished: Sweep | None
 ) -> Generator[Progress]:
     """Put the checkpoints of the batches together to epochs of the whole grid."""
     settings = plan.settings
@@ -1000,7 +641,7 @@ def _gathered(
         )
 
 
-def _sweep_of(plan: _Plan, past: list[Record], points: Sequence[Checkpoint]) -> Sweep:
+def _sweep_of(plan: Plan, past: list[Record], points: Sequence[Checkpoint]) -> Sweep:
     """Add the checkpoints of an epoch, one for each batch, to the records of those before."""
     settings, architecture, work, _ = plan
     data, probes = work.data, work.probes
@@ -1087,11 +728,11 @@ def _plain(settings: SweepSettings) -> dict[str, Any]:
     return plain
 
 
-def _asked(plan: _Plan) -> dict[str, Any]:
+def _asked(plan: Plan) -> dict[str, Any]:
     data = plan.work.data
     network, total = plan.architecture().eval(), 0.0
     # In parts, because all layers of thousands of images would take more room than the training.
-    parts = (values.split(_TEST_SIZE) for values in (data.test_inputs, data.test_y))
+    parts = (values.split(_AT_ONCE) for values in (data.test_inputs, data.test_y))
     with torch.no_grad():
         for x, y in zip(*parts, strict=True):
             total += data.task.losses(network(x), y).double().sum().item()
@@ -1125,7 +766,7 @@ def _refuse_other(folder: Path, asked: dict[str, Any]) -> None:
         raise ValueError(message)
 
 
-def _resumed(plan: _Plan, folder: Path) -> tuple[Sweep | None, list[Checkpoint]]:
+def _resumed(plan: Plan, folder: Path) -> tuple[Sweep | None, list[Checkpoint]]:
     """Return what a store holds: all finished epochs, and checkpoints to go on from."""
     asked = _asked(plan)
     _refuse_other(folder, asked)
@@ -1206,135 +847,6 @@ def _checkpoint(place: tuple[int, int], part: store.Part) -> Checkpoint:
         strategy=cast("Strategy", part.facts["strategy"]),
         abreast=int(part.facts["abreast"]),
     )
-
-
-def _architecture(model: object, data: Dataset, seed: int) -> Architecture:
-    """Return a function that builds the network with its initial weights, tried once."""
-    if isinstance(model, str):
-        build_model(model, data, seed=seed)
-        return partial(build_model, model, data, seed=seed)
-    if isinstance(model, nn.Module) or not callable(model):
-        message = (
-            "model must be a name or a function that returns a new torch.nn.Module, got "
-            f"{type(model).__name__}; pass lambda: ... that builds it."
-        )
-        raise TypeError(message)
-
-    def build() -> nn.Module:
-        # The factory draws its weights from the global generator: lend it ours, give theirs back.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            return model()  # type: ignore[no-any-return]
-
-    network: object = build()
-    if not isinstance(network, nn.Module):
-        message = (
-            "model must return a torch.nn.Module when called, got "
-            f"{type(network).__name__}; return the network from it."
-        )
-        raise TypeError(message)
-    with torch.no_grad():
-        outputs = network.cpu().eval()(data.test_inputs[:2])
-    expected = (len(data.test_inputs[:2]), *data.output_shape)
-    if tuple(outputs.shape) != expected:
-        shape = ", ".join(map(str, ("n", *data.output_shape)))
-        what = "classes" if data.task == CLASSIFICATION else "targets"
-        message = (
-            f"model must return {data.task.words} of shape ({shape}) for inputs of shape "
-            f"{(expected[0], *data.input_shape)}, got {tuple(outputs.shape)}; "
-            f"match its last layer to the {what}."
-        )
-        raise ValueError(message)
-    batched_forward(network, data.input_shape)
-    return build
-
-
-def _device(name: str, *, elsewhere: bool) -> torch.device:
-    """Check a device; that of other machines can only be taken at its word."""
-    if elsewhere and name != "auto":
-        with suppress(RuntimeError, TypeError):
-            return torch.device(name)
-    usable = _usable_devices()
-    if name == "auto":
-        return torch.device("cuda" if "cuda" in usable else "cpu")
-    if name not in usable:
-        why = " (which lacks the double precision that sums are kept in)" * (name == "mps")
-        message = (
-            f"device must be 'auto' or one of {', '.join(map(repr, usable))}, got {name!r}{why}; "
-            "'auto' takes the fastest there is."
-        )
-        raise ValueError(message)
-    return torch.device(name)
-
-
-def _usable_devices() -> list[str]:
-    cuda = torch.cuda.device_count()
-    return ["cpu", *(["cuda"] if cuda else []), *(f"cuda:{index}" for index in range(cuda))]
-
-
-def _choice(name: str, value: str, options: tuple[str, ...]) -> None:
-    if value not in options:
-        near = difflib.get_close_matches(str(value), options, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        message = f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}{hint}."
-        raise ValueError(message)
-
-
-def _integer(name: str, value: int) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        message = f"{name} must be an integer, got {value!r}; pass a whole number."
-        raise TypeError(message) from None
-
-
-def _count(name: str, value: int) -> int:
-    count = _integer(name, value)
-    if count < 1:
-        message = f"{name} must be at least 1, got {count}; raise it."
-        raise ValueError(message)
-    return count
-
-
-def _samples(value: int) -> int:
-    samples = _count("detail_samples", value)
-    if samples < _FEWEST_SAMPLES:
-        message = (
-            f"detail_samples must be at least {_FEWEST_SAMPLES}, for a standard error, got "
-            f"{samples}; raise it."
-        )
-        raise ValueError(message)
-    return samples
-
-
-def _positive(name: str, value: float) -> float:
-    if not (math.isfinite(value) and value > 0):
-        message = f"{name} must be a positive finite number, got {value}; None takes the default."
-        raise ValueError(message)
-    return float(value)
-
-
-def _grid(name: str, values: ArrayLike, largest: float, meaning: str) -> tuple[float, ...]:
-    """Check the values of a grid axis: increasing, from 0 to what the largest one can mean."""
-    try:
-        axis = np.atleast_1d(np.asarray(values, dtype=np.float64))
-    except (TypeError, ValueError):
-        message = f"{name} must be numbers, got {values!r}; pass a list of floats."
-        raise ValueError(message) from None
-    if axis.ndim != 1 or axis.size == 0:
-        message = f"{name} must be a list of at least one value, got shape {axis.shape}."
-        raise ValueError(message)
-    wrong = axis[~(np.isfinite(axis) & (axis >= 0))]
-    if wrong.size:
-        message = f"{name} must be finite and 0 or more, got {wrong[0]}; leave it out."
-        raise ValueError(message)
-    if (np.diff(axis) <= 0).any():
-        message = f"{name} must increase, got {axis.tolist()}; pass sorted(set({name}))."
-        raise ValueError(message)
-    if axis[-1] > largest:
-        message = f"{name} must be at most {largest:g}, {meaning}, got {axis[-1]:g}; lower it."
-        raise ValueError(message)
-    return tuple(axis.tolist())
 
 
 def _on_grid(name: str, value: float, axis: tuple[float, ...]) -> int:

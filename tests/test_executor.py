@@ -17,7 +17,8 @@ from torch import nn
 
 import qwidgets as qw
 from qwidgets import batches
-from qwidgets.sweep import _Arguments, _plan, one_core_spared
+from qwidgets.plan import Arguments, planned
+from qwidgets.sweep import one_core_spared
 
 SMALL = {
     "epsilon": [0, 0.1],
@@ -70,7 +71,7 @@ def test_the_cube_is_that_of_a_local_run(local, kind, workers):
 
 
 def test_an_epoch_is_the_same_from_a_checkpoint_as_in_one_go(local):
-    work = _plan(_Arguments(**SMALL)).work
+    work = planned(Arguments(**SMALL)).work
     assert [(part.start, part.stop) for part in work.batches] == [(0, 8), (8, 16), (16, 18)]
     reached = [None] * BATCHES
     rest = {}

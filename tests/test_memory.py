@@ -12,7 +12,7 @@ from torch import nn
 
 import qwidgets as qw
 from qwidgets.memory import Memory, readable
-from qwidgets.sweep import _Arguments, _plan
+from qwidgets.plan import Arguments, planned
 
 # Runs a sweep in a process of its own and prints by how much its memory grew at most.
 GROWTH = """
@@ -98,7 +98,7 @@ def run(program, *arguments):
 )
 def test_the_estimate_is_of_the_size_of_what_is_taken(settings):
     settings = {"data": "digits", "model": "mlp", **settings}
-    told = _plan(_Arguments(**settings)).memory.total
+    told = planned(Arguments(**settings)).memory.total
     taken = int(run(GROWTH, repr(settings)))
     assert taken < 1.5 * told
     assert told < 4 * taken

@@ -20,7 +20,7 @@ from torch import nn
 
 import qwidgets as qw
 from qwidgets.neighborhoods import VARIABLES
-from qwidgets.sweep import SweepSettings, _Arguments, _plan
+from qwidgets.plan import Arguments, SweepSettings, planned
 
 SMALL = {
     "epsilon": [0, 0.1],
@@ -763,7 +763,7 @@ def test_wrong_input_is_refused_before_any_work(wrong, kind, text):
 
 
 def sizes(data, **asked):
-    settings = _plan(_Arguments(data=data, epsilon=[0], regularization=[0], **asked)).settings
+    settings = planned(Arguments(data=data, epsilon=[0], regularization=[0], **asked)).settings
     return settings.train_size, settings.test_size
 
 

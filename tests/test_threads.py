@@ -14,7 +14,7 @@ from qwidgets.gate import Stopped, gated, pass_gate
 from qwidgets.measurement import measure
 from qwidgets.models import batched_forward, stack_parameters
 from qwidgets.neighborhoods import measure_neighborhoods
-from qwidgets.sweep import _Arguments, _plan
+from qwidgets.plan import Arguments, planned
 from qwidgets.threads import side_by_side
 
 
@@ -105,8 +105,8 @@ def test_all_threads_pass_the_gate_of_the_caller():
 @pytest.mark.parametrize("model", ["mlp", "conv", "attention"])
 def test_measuring_gives_the_same_bits_on_any_number_of_threads(model):
     strengths = [0, 0.1, 0.2, 0.3, 0.4]
-    work = _plan(
-        _Arguments(
+    work = planned(
+        Arguments(
             model=model,
             epsilon=[0],
             regularization=strengths,
