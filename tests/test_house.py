@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import qwidgets as qw
 
@@ -66,11 +68,26 @@ def test_installed_version_is_the_package_version():
     assert metadata.version("qwidgets") == qw.__version__
 
 
-def test_constraints_fit_every_declared_dependency():
+def pinned() -> dict[str, str]:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
-    pins = {canonicalize_name(name): version for name, version in pins.items()}
+    return {canonicalize_name(name): version for name, version in pins.items()}
+
+
+def test_constraints_fit_every_declared_dependency():
+    pins = pinned()
     extras = PROJECT["optional-dependencies"].values()
     for text in [*PROJECT["dependencies"], *(text for extra in extras for text in extra)]:
         requirement = Requirement(text)
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), text
+
+
+def test_constraints_fit_the_oldest_python():
+    oldest = Version(PROJECT["requires-python"].removeprefix(">=") + ".0")
+    needs = {
+        name: found.metadata["Requires-Python"]
+        for found in metadata.distributions()
+        if (name := canonicalize_name(found.name)) in pinned()
+    }
+    assert {"torch", "soupsieve"} <= needs.keys()
+    assert [name for name, need in needs.items() if need and oldest not in SpecifierSet(need)] == []
