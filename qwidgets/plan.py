@@ -46,6 +46,7 @@ class _Radii(NamedTuple):
     reference: float
 
 
+# Of every data set that has a name.
 RADII = {
     "digits": _Radii(
         (0, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3), (0, 0.025, 0.05, 0.1, 0.15, 0.2), 0.1

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 
     from qwidgets.plan import SweepSettings
 
-_KNOWN_DATA = ("digits", "moons", "mnist", "cifar10")
-_OWN_MODEL = "custom"
-
 
 def sources(attributes: Mapping[str, Any]) -> str:
     """Say with what the networks were trained and on which data.
@@ -43,11 +40,13 @@ def command(settings: SweepSettings) -> str:
     settings : SweepSettings
         Of the sweep.
     """
+    from qwidgets.plan import OWN_MODEL, RADII  # loads PyTorch
+
     lines = []
     for name, value in asdict(settings).items():
-        if name == "data" and value not in _KNOWN_DATA:
+        if name == "data" and value not in RADII:
             lines.append(f"data=data,  # your own, named {value!r}: Dataset.from_arrays(...)")
-        elif name == "model" and value == _OWN_MODEL:
+        elif name == "model" and value == OWN_MODEL:
             lines.append("model=model,  # your own: a function that returns a new torch.nn.Module")
         else:
             lines.append(f"{name}={value!r},")

@@ -294,6 +294,12 @@ def test_the_command_says_where_ones_own_parts_go(sweep):
     ast.parse(said)
 
 
+@pytest.mark.parametrize("name", ["digits", "moons", "mnist", "cifar10", "temperature", "friedman"])
+def test_the_command_names_the_data_that_have_a_name(sweep, name):
+    settings = dataclasses.replace(sweep.settings, data=name)
+    assert f"    data={name!r},\n" in provenance.command(settings)
+
+
 def test_a_page_of_an_interrupted_sweep_says_so(sweep, tmp_path):
     dataset = sweep.dataset.isel(epoch=[0, 1]).assign_attrs(complete=False)
     part = qw.Sweep(dataset, sweep.settings, {}, None)
