@@ -408,7 +408,9 @@ def sweep(arguments: _ShownArguments) -> Sweep:
         Where to train and measure: `ProcessPoolExecutor`, ``Client.get_executor()`` of dask, and so
         on. It stays open. Jobs are one epoch of eight networks each (64 on a GPU), on one thread:
         give it as many workers as there are cores. One that is lost is done again. Its machines
-        need ``qwidgets``, no data and no common file system.
+        need ``qwidgets``, no data and no common file system. Python before 3.11.7 may wait for ever
+        for a `ProcessPoolExecutor` one of whose processes was killed (a fault of Python, mended
+        since).
     progress : bool
         Show a progress bar, in a terminal or a notebook.
     root : path, optional

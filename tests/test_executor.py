@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
@@ -173,6 +174,8 @@ def test_a_job_that_is_always_lost_is_given_up():
         qw.sweep(**SMALL, executor=executor, progress=False)
 
 
+# Python's own fault (its issue 94777), shown by a dozen lines without us: not so with 3.11.7.
+@pytest.mark.skipif(sys.version_info < (3, 11, 7), reason="the pool itself may wait for ever")
 def test_a_broken_pool_is_told_and_the_store_goes_on_with_a_new_one(local, tmp_path):
     store = tmp_path / "store"
     with ProcessPoolExecutor(2) as executor:
