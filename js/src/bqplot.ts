@@ -8,8 +8,37 @@ import type { Mark, Marks } from "./marks";
 interface FigureView {
   el: HTMLElement;
   luminoWidget: { processMessage(message: unknown): void };
+  update_marks(views: MarkView[]): void;
   update_legend(): void;
   remove(): void;
+}
+
+/** What bqplot's views of marks, and the selections of d3 in them, are asked for here. */
+interface MarkView {
+  model: { mark_data: Datum[]; get(name: string): unknown };
+  d3el: Selection;
+  scales: Record<"x" | "y", { scale(value: number): number; offset: number }>;
+  draw(animate?: boolean): void;
+  get_mark_color(datum: Datum, index: number): string;
+  /** The paths of a mark of lines. */
+  line?(values: Datum["values"]): string | null;
+  area?(values: Datum["values"]): string | null;
+}
+
+interface Datum {
+  x: number;
+  y: number;
+  values: unknown[];
+}
+
+type Of<T> = T | ((datum: Datum, index: number) => T);
+interface Selection {
+  selectAll(css: string): Selection;
+  select(css: string): Selection;
+  data(data: Datum[]): Selection & { enter(): Selection; exit(): Selection };
+  empty(): boolean;
+  attr(name: string, value: Of<string | null>): Selection;
+  style(name: string, value: Of<string>): Selection;
 }
 
 interface FigureModel {
@@ -76,6 +105,11 @@ export function placeFigures(
     // No mark is in a legend, but bqplot takes the empty one out of the page and puts it back at
     // every move of every mark, and the browser lays out and layers the figure anew.
     view.update_legend = () => {};
+    const { update_marks } = view;
+    view.update_marks = (views) => {
+      update_marks.call(view, views);
+      views.forEach(moveInPlace);
+    };
     placed.push(view);
     slots[name].append(view.el);
     // bqplot draws once it is told that it is in the page; a Lumino parent would send the same.
@@ -88,4 +122,37 @@ export function placeFigures(
     removed = true;
     for (const view of placed) view.remove();
   };
+}
+
+/** Let a mark whose lines or dots stay as many only move them. bqplot has four transitions a line
+ * and five a dot run each time, each begun in a timer and ended in a frame, and sets every style,
+ * the invisible names too: half of the time that the page needs for a move. */
+function moveInPlace(view: MarkView): void {
+  const draw = view.draw.bind(view);
+  const lines = view.line !== undefined;
+  view.draw = (animate) => {
+    const { mark_data } = view.model;
+    const parts = view.d3el.selectAll(lines ? ".curve" : ".object_grp").data(mark_data);
+    if (!parts.enter().empty() || !parts.exit().empty()) draw(animate);
+    else if (lines) moveLines(view, parts);
+    else moveDots(view, parts);
+  };
+}
+
+function moveLines(view: MarkView, curves: Selection): void {
+  curves.select(".line").attr("d", ({ values }) => view.line?.(values) ?? null);
+  curves.select(".area").attr("d", ({ values }) => view.area?.(values) ?? null);
+}
+
+function moveDots(view: MarkView, dots: Selection): void {
+  const { x, y } = view.scales;
+  const at = (datum: Datum) =>
+    `translate(${x.scale(datum.x) + x.offset},${y.scale(datum.y) + y.offset})`;
+  const color = (datum: Datum, index: number) => view.get_mark_color(datum, index);
+  const { model } = view;
+  dots.attr("transform", at);
+  dots
+    .select("path")
+    .style("fill", model.get("fill") ? color : "none")
+    .style("stroke", (model.get("stroke") as string | null) ?? color);
 }

@@ -5,8 +5,8 @@ import type { AnyModel } from "@anywidget/types";
 import { type Linked, link } from "./bqplot";
 import type { EpochMessage, RefinedMessage, Run, Traits, WireCube } from "./contract";
 import { Cube } from "./cube";
-import { Later } from "./later";
-import { type Changed, drawFirst, drawRest } from "./marks";
+import { type Changed, drawMarks } from "./marks";
+import { NextFrame } from "./next";
 import { inWords, type Remedy } from "./problems";
 import { Choices } from "./state";
 import { type Explored, View } from "./view";
@@ -18,15 +18,15 @@ class Explorer implements Explored {
   cube: Cube | null = null;
   private readonly views = new Set<View>();
   private linked: Linked | null = null;
-  private readonly rest = new Later((changed) => {
-    this.drawFigures(drawRest, changed);
-    for (const view of this.views) view.showRest(changed);
+  private readonly next = new NextFrame((changed) => {
+    this.drawFigures(changed);
+    for (const view of this.views) view.show(changed);
   });
   private connected = true;
 
   constructor(readonly model: AnyModel<Traits>) {
     this.choices = new Choices(model);
-    this.choices.onChange((changed) => this.draw(changed));
+    this.choices.onChange((changed) => this.next.ask(changed));
     model.on("change:cube", () => this.readCube());
     model.on("change:refined", () => this.readRefined());
     model.on("msg:custom", (message: EpochMessage | RefinedMessage, buffers: DataView[]) => {
@@ -41,7 +41,7 @@ class Explorer implements Explored {
       this.connected = live;
       for (const view of this.views) view.showRun();
     });
-    this.draw("all");
+    this.next.ask("all");
   }
 
   mount(el: HTMLElement): () => void {
@@ -55,7 +55,7 @@ class Explorer implements Explored {
 
   dispose(): void {
     this.choices.dispose();
-    this.rest.dispose();
+    this.next.dispose();
     this.views.clear();
   }
 
@@ -81,12 +81,12 @@ class Explorer implements Explored {
 
   private readRefined(): void {
     this.cube?.setRefined(this.model.get("refined"));
-    this.draw("all");
+    this.next.ask("all");
   }
 
   private readRefinedEpoch(message: RefinedMessage, buffers: DataView[]): void {
     this.cube?.appendRefined(message, buffers);
-    this.draw("all");
+    this.next.ask("all");
   }
 
   private readEpoch(message: EpochMessage, buffers: DataView[]): void {
@@ -98,25 +98,16 @@ class Explorer implements Explored {
     cube.momentumLimit = message.momentum_limit;
     cube.excessLimit = message.excess_limit;
     if (following) choices.choose({ epoch: cube.finished - 1 });
-    this.draw("all");
+    this.next.ask("all");
   }
 
-  /** In two steps, so that what a slider is about is on the screen one frame after it moved, also
-   * where the frame has to share the processor with a training; while it keeps moving, the second
-   * is done for the newest place only. */
-  private draw(changed: Changed): void {
-    this.drawFigures(drawFirst, changed);
-    for (const view of this.views) view.showFirst(changed);
-    this.rest.ask(changed);
-  }
-
-  private drawFigures(draw: typeof drawFirst, changed: Changed): void {
+  private drawFigures(changed: Changed): void {
     const { cube, linked } = this;
     if (!cube || !linked || cube.finished === 0) return;
     try {
-      draw(linked.marks, cube, this.choices.now, changed);
+      drawMarks(linked.marks, cube, this.choices.now, changed);
     } catch (error) {
-      const again = { label: "Draw again", action: () => this.draw("all") };
+      const again = { label: "Draw again", action: () => this.next.ask("all") };
       this.tell("The figures cannot be drawn", error, again);
     }
   }

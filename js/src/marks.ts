@@ -70,24 +70,15 @@ interface Move {
   touched: (...keys: (keyof Choice)[]) => boolean;
 }
 
-function moveTo(marks: Marks, cube: Cube, choice: Choice, changed: Changed): Move {
+export function drawMarks(marks: Marks, cube: Cube, choice: Choice, changed: Changed): void {
   const touched = (...keys: (keyof Choice)[]) =>
     changed === "all" || keys.some((key) => changed.has(key));
-  return { marks, cube, choice, place: cube.place(choice), reference: single(0), touched };
-}
-
-/** The figures that a slider is about: the uncertainty plane, of which one view is seen, and the
- * training curves. */
-export function drawFirst(marks: Marks, cube: Cube, choice: Choice, changed: Changed): void {
-  const move = moveTo(marks, cube, choice, changed);
+  const place = cube.place(choice);
+  const move: Move = { marks, cube, choice, place, reference: single(0), touched };
+  // Of the two views of the plane, one is seen.
   if (choice.plane === "neighborhood" && cube.measured()) drawNeighborhood(move);
   else drawPlane(move);
   drawCurves(move);
-}
-
-/** The other figures. */
-export function drawRest(marks: Marks, cube: Cube, choice: Choice, changed: Changed): void {
-  const move = moveTo(marks, cube, choice, changed);
   drawTradeoff(move);
   drawRobustness(move);
 }

@@ -287,7 +287,6 @@ export class PhaseSpace implements Readable {
     // Its edges are not quite opaque: what was drawn before must not show through.
     context.globalCompositeOperation = "copy";
     context.imageSmoothingEnabled = true;
-    context.imageSmoothingQuality = "high";
     // The part of the packet's own grid that the axis shows; cells are centred on their points.
     const first = ((-span - (t[0] as number)) / step + 0.5) as number;
     context.drawImage(this.buffer, first, 0.5, (2 * span) / step, ROWS - 1, 0, 0, size[0], size[1]);

@@ -183,14 +183,8 @@ export class View {
     for (const end of this.ends) end();
   }
 
-  /** Show everything. */
-  show(): void {
-    this.showFirst("all");
-    this.showRest("all");
-  }
-
-  /** Show what a slider is about: itself, the line that says where it is, and the plane's head. */
-  showFirst(changed: Changed): void {
+  /** Show what follows from what changed. */
+  show(changed: Changed = "all"): void {
     const { cube, choices, run } = this.explored;
     const all = changed === "all";
     this.root.classList.toggle("qw-waiting", !cube);
@@ -209,19 +203,13 @@ export class View {
       this.readout.show(cube, choices.now);
     });
     this.part("uncertainty plane", () => this.plane.show(cube, choices.now));
-  }
-
-  /** Show what follows from it. */
-  showRest(changed: Changed): void {
-    const { cube, choices, run } = this.explored;
-    if (!cube) return;
     this.part("refining", () => this.refine.show(cube, choices.now, run));
-    if (changed === "all" || changed.size > 1 || !changed.has("attack_epsilon"))
+    if (all || changed.size > 1 || !changed.has("attack_epsilon"))
       this.part("phase space", () => this.phase.show(cube, choices.now));
     this.part("input plane", () => this.inputs.show(cube, choices.now));
     this.part("words of the attack lens", () => this.lens.show(cube, choices.now));
     this.part("values", () => this.hover.refresh());
-    if (changed === "all") this.tour.offer();
+    if (all) this.tour.offer();
   }
 
   /** Show how far the work is, and whether there can be any. */

@@ -211,6 +211,30 @@ def test_a_move_takes_nothing_out_of_the_figures(view: View) -> None:
     assert gone.json_value() == []
 
 
+def test_a_move_is_drawn_in_one_frame(view: View) -> None:
+    frames = view.root.evaluate_handle(
+        "root => { const frames = {now: 0};"
+        " const next = () => { frames.now += 1; requestAnimationFrame(next); };"
+        " requestAnimationFrame(next);"
+        " const look = name => (frames[name] ??= new Set()).add(frames.now);"
+        " for (const panel of root.querySelectorAll('.qw-panel:has(.qw-figure, canvas)'))"
+        " new MutationObserver(() => look(panel.className)).observe(panel,"
+        " {attributes: true, attributeFilter: ['d', 'transform'], subtree: true});"
+        " return frames; }"
+    )
+    before = view.geometry()
+    view.slider("epsilon").press("ArrowRight")
+    wait_moved(view, before, MOVED["epsilon"])
+    view.page.wait_for_timeout(200)
+    drawn = frames.evaluate(
+        "frames => Object.fromEntries(Object.entries(frames).filter(([name]) => name !== 'now')"
+        ".map(([name, drawn]) => [name, [...drawn]]))"
+    )
+    panels = ("plane", "phase-space", "tradeoff", "curves", "robustness")
+    assert set(drawn) == {f"qw-panel qw-{name}" for name in panels}
+    assert len({frame for found in drawn.values() for frame in found}) == 1, drawn
+
+
 def test_another_class_shows_its_packets(view: View, saved: Saved) -> None:
     before = view.geometry()
     view.select.select_option("7")
@@ -503,6 +527,44 @@ def test_two_views_of_one_explorer_move_together(open_notebook: OpenNotebook, sa
     assert_readout(view, saved.sweep, epsilon=0.1, epoch=EPOCHS - 1)
     drag(view, "epsilon", 1.0)
     assert_readout(view, saved.sweep, epsilon=0.2, epoch=EPOCHS - 1)
+    assert notebook.errors == []
+
+
+DRAWN = """
+root => [...root.querySelectorAll('.qw-figure .curve path, .qw-figure .object_grp')].map(part => {
+  const shown = part.matches('path') ? part : part.querySelector('path');
+  const {fill, stroke, opacity, strokeDasharray} = getComputedStyle(shown);
+  // A transition of d3 writes a transform in its own way, in single precision.
+  const numbers = text => text?.match(/[A-Za-z]+|-?[0-9.]+(e-?\\d+)?/g)
+    .map(word => Number(word) ? Number(word).toFixed(3) : word).join(' ');
+  const places = ['d', 'transform'].map(name => numbers(part.getAttribute(name)));
+  return [...places, fill, stroke, opacity, strokeDasharray].join(' | ');
+})
+"""
+
+
+@pytest.mark.parametrize("plane", ["along the attack", "class neighbourhood"])
+def test_what_moved_looks_as_what_is_drawn_anew(
+    open_notebook: OpenNotebook, saved: Saved, plane: str
+) -> None:
+    """Lines and dots are moved by us; the view that is opened afterwards is drawn by bqplot."""
+    notebook = open_notebook(show(saved.path), "e", viewport={"width": 1400, "height": 2600})
+    notebook.run(0)
+    view = first_view(notebook)
+    seen = [view.root.evaluate(DRAWN)]
+    view.root.locator(".qw-plane-view").select_option(plane)
+    drag(view, "epsilon", 0.7)
+    drag(view, "regularization", 0.3)
+    view.slider("epoch").press("ArrowLeft")
+    view.slider("attack_epsilon").press("Home")
+    notebook.run(1)
+    anew = first_view(notebook, 1)
+    expect(anew.readout("epsilon")).to_have_text(view.readout("epsilon").inner_text())
+    notebook.wait_idle()
+    seen += [each.root.evaluate(DRAWN) for each in (view, anew)]
+    assert seen[1] == seen[2]
+    changed = [before != now for before, now in zip(seen[0], seen[1], strict=False)]
+    assert sum(changed) > 10
     assert notebook.errors == []
 
 

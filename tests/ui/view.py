@@ -106,7 +106,7 @@ class View:
         return self.root.locator(".qw-label select")
 
     def settle(self) -> None:
-        """Wait until what was asked for is on the screen: a drawing takes up to two frames."""
+        """Wait until what was asked for is on the screen; bqplot itself takes two frames."""
         self.page.evaluate(SETTLED)
 
     def geometry(self) -> dict[str, str]:
