@@ -124,9 +124,9 @@ export function placeFigures(
   };
 }
 
-/** Let a mark whose lines or dots stay as many only move them. bqplot has four transitions a line
- * and five a dot run each time, each begun in a timer and ended in a frame, and sets every style,
- * the invisible names too: half of the time that the page needs for a move. */
+/** Let a mark whose lines or dots stay as many only move them. bqplot has three transitions run for
+ * each of them, begun in a timer and ended in the next frame, and sets every style and the unseen
+ * names too: half of the time that a move takes. */
 function moveInPlace(view: MarkView): void {
   const draw = view.draw.bind(view);
   const lines = view.line !== undefined;
