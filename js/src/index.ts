@@ -5,8 +5,8 @@ import type { AnyModel } from "@anywidget/types";
 import { type Linked, link } from "./bqplot";
 import type { EpochMessage, RefinedMessage, Run, Traits, WireCube } from "./contract";
 import { Cube } from "./cube";
+import { Drawing } from "./drawing";
 import { type Changed, drawMarks } from "./marks";
-import { NextFrame } from "./next";
 import { inWords, type Remedy } from "./problems";
 import { Choices } from "./state";
 import { type Explored, View } from "./view";
@@ -18,7 +18,7 @@ class Explorer implements Explored {
   cube: Cube | null = null;
   private readonly views = new Set<View>();
   private linked: Linked | null = null;
-  private readonly next = new NextFrame((changed) => {
+  private readonly drawing = new Drawing((changed) => {
     this.drawFigures(changed);
     for (const view of this.views) view.show(changed);
   });
@@ -26,7 +26,7 @@ class Explorer implements Explored {
 
   constructor(readonly model: AnyModel<Traits>) {
     this.choices = new Choices(model);
-    this.choices.onChange((changed) => this.next.ask(changed));
+    this.choices.onChange((changed) => this.drawing.now(changed));
     model.on("change:cube", () => this.readCube());
     model.on("change:refined", () => this.readRefined());
     model.on("msg:custom", (message: EpochMessage | RefinedMessage, buffers: DataView[]) => {
@@ -41,7 +41,7 @@ class Explorer implements Explored {
       this.connected = live;
       for (const view of this.views) view.showRun();
     });
-    this.next.ask("all");
+    this.drawing.ask("all");
   }
 
   mount(el: HTMLElement): () => void {
@@ -55,7 +55,7 @@ class Explorer implements Explored {
 
   dispose(): void {
     this.choices.dispose();
-    this.next.dispose();
+    this.drawing.dispose();
     this.views.clear();
   }
 
@@ -81,12 +81,12 @@ class Explorer implements Explored {
 
   private readRefined(): void {
     this.cube?.setRefined(this.model.get("refined"));
-    this.next.ask("all");
+    this.drawing.ask("all");
   }
 
   private readRefinedEpoch(message: RefinedMessage, buffers: DataView[]): void {
     this.cube?.appendRefined(message, buffers);
-    this.next.ask("all");
+    this.drawing.ask("all");
   }
 
   private readEpoch(message: EpochMessage, buffers: DataView[]): void {
@@ -98,7 +98,7 @@ class Explorer implements Explored {
     cube.momentumLimit = message.momentum_limit;
     cube.excessLimit = message.excess_limit;
     if (following) choices.choose({ epoch: cube.finished - 1 });
-    this.next.ask("all");
+    this.drawing.ask("all");
   }
 
   private drawFigures(changed: Changed): void {
@@ -107,7 +107,7 @@ class Explorer implements Explored {
     try {
       drawMarks(linked.marks, cube, this.choices.now, changed);
     } catch (error) {
-      const again = { label: "Draw again", action: () => this.next.ask("all") };
+      const again = { label: "Draw again", action: () => this.drawing.ask("all") };
       this.tell("The figures cannot be drawn", error, again);
     }
   }

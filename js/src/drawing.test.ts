@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { Drawing } from "./drawing";
 import type { Changed } from "./marks";
-import { NextFrame } from "./next";
 
 /** Callbacks of the next frame, which the tests run by hand. */
 let frames: Map<number, () => void>;
@@ -21,31 +21,31 @@ beforeEach(() => {
 });
 afterEach(() => vi.unstubAllGlobals());
 
-describe("the next frame", () => {
-  it("draws all changes before it together, once", () => {
+describe("drawing", () => {
+  it("takes all changes before a frame together, once", () => {
     const drawn: Changed[] = [];
-    const next = new NextFrame((changed) => drawn.push(changed));
-    next.ask(new Set(["epsilon"]));
-    next.ask(new Set(["epoch"]));
+    const drawing = new Drawing((changed) => drawn.push(changed));
+    drawing.ask(new Set(["epsilon"]));
+    drawing.ask(new Set(["epoch"]));
     expect(drawn).toEqual([]);
     expect(frames.size).toBe(1);
     runFrame();
     runFrame();
     expect(drawn).toEqual([new Set(["epsilon", "epoch"])]);
-    next.ask(new Set(["label"]));
-    next.ask("all");
-    next.ask(new Set(["epoch"]));
+    drawing.ask(new Set(["label"]));
+    drawing.ask("all");
+    drawing.ask(new Set(["epoch"]));
     runFrame();
     expect(drawn.slice(1)).toEqual(["all"]);
   });
 
   it("draws what changes while it draws in the frame after it", () => {
     const drawn: Changed[] = [];
-    const next: NextFrame = new NextFrame((changed) => {
+    const drawing: Drawing = new Drawing((changed) => {
       drawn.push(changed);
-      if (drawn.length === 1) next.ask(new Set(["label"]));
+      if (drawn.length === 1) drawing.ask(new Set(["label"]));
     });
-    next.ask(new Set(["epsilon"]));
+    drawing.ask(new Set(["epsilon"]));
     runFrame();
     expect(drawn).toEqual([new Set(["epsilon"])]);
     runFrame();
@@ -56,19 +56,31 @@ describe("the next frame", () => {
     const draw = vi.fn().mockImplementationOnce(() => {
       throw new Error("no");
     });
-    const next = new NextFrame(draw);
-    next.ask("all");
+    const drawing = new Drawing(draw);
+    drawing.ask("all");
     expect(runFrame).toThrow("no");
-    next.ask(new Set(["epoch"]));
+    drawing.ask(new Set(["epoch"]));
     runFrame();
     expect(draw).toHaveBeenLastCalledWith(new Set(["epoch"]));
   });
 
+  it("draws a move at once, with what waits for the frame, and not again in it", () => {
+    const drawn: Changed[] = [];
+    const drawing = new Drawing((changed) => drawn.push(changed));
+    drawing.now(new Set(["epsilon"]));
+    expect(drawn).toEqual([new Set(["epsilon"])]);
+    drawing.ask("all");
+    drawing.now(new Set(["label"]));
+    expect(drawn.slice(1)).toEqual(["all"]);
+    runFrame();
+    expect(drawn).toHaveLength(2);
+  });
+
   it("draws nothing after its end", () => {
     const draw = vi.fn();
-    const next = new NextFrame(draw);
-    next.ask("all");
-    next.dispose();
+    const drawing = new Drawing(draw);
+    drawing.ask("all");
+    drawing.dispose();
     runFrame();
     expect(draw).not.toHaveBeenCalled();
   });
