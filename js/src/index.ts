@@ -97,8 +97,9 @@ class Explorer implements Explored {
     cube.append(message.epoch, message.names, buffers);
     cube.momentumLimit = message.momentum_limit;
     cube.excessLimit = message.excess_limit;
-    if (following) choices.choose({ epoch: cube.finished - 1 });
     this.drawing.ask("all");
+    // A choice is drawn at once, with what waits.
+    if (following) choices.choose({ epoch: cube.finished - 1 });
   }
 
   private drawFigures(changed: Changed): void {

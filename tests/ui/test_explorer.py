@@ -212,27 +212,28 @@ def test_a_move_takes_nothing_out_of_the_figures(view: View) -> None:
 
 
 def test_a_move_is_drawn_in_one_frame(view: View) -> None:
-    frames = view.root.evaluate_handle(
-        "root => { const frames = {now: 0};"
-        " const next = () => { frames.now += 1; requestAnimationFrame(next); };"
-        " requestAnimationFrame(next);"
-        " const look = name => (frames[name] ??= new Set()).add(frames.now);"
-        " for (const panel of root.querySelectorAll('.qw-panel:has(.qw-figure, canvas)'))"
-        " new MutationObserver(() => look(panel.className)).observe(panel,"
-        " {attributes: true, attributeFilter: ['d', 'transform'], subtree: true});"
-        " return frames; }"
+    drawn = view.root.evaluate_handle(
+        """root => {
+          const drawn = {};
+          let frame = 0;
+          const next = () => { frame += 1; requestAnimationFrame(next); };
+          requestAnimationFrame(next);
+          for (const panel of root.querySelectorAll('.qw-panel:has(.qw-figure, canvas)')) {
+            const look = () => (drawn[panel.className] ??= []).push(frame);
+            const moves = {attributes: true, attributeFilter: ['d', 'transform'], subtree: true};
+            new MutationObserver(look).observe(panel, moves);
+          }
+          return drawn;
+        }"""
     )
     before = view.geometry()
     view.slider("epsilon").press("ArrowRight")
     wait_moved(view, before, MOVED["epsilon"])
-    view.page.wait_for_timeout(200)
-    drawn = frames.evaluate(
-        "frames => Object.fromEntries(Object.entries(frames).filter(([name]) => name !== 'now')"
-        ".map(([name, drawn]) => [name, [...drawn]]))"
-    )
+    view.settle()
+    frames: dict[str, list[int]] = drawn.json_value()
     panels = ("plane", "phase-space", "tradeoff", "curves", "robustness")
-    assert set(drawn) == {f"qw-panel qw-{name}" for name in panels}
-    assert len({frame for found in drawn.values() for frame in found}) == 1, drawn
+    assert set(frames) == {f"qw-panel qw-{name}" for name in panels}
+    assert len({frame for found in frames.values() for frame in found}) == 1, frames
 
 
 def test_another_class_shows_its_packets(view: View, saved: Saved) -> None:
