@@ -122,7 +122,7 @@ def iterate_refinement(
 def nearest_network(
     sweep: Sweep, epsilon: float, regularization: float, *, working: bool = False
 ) -> tuple[int, int]:
-    """Say which network of the grid is nearest, in steps of the grid.
+    """Say which network of the grid is nearest, in steps of the grid; of two as near, the lower.
 
     Parameters
     ----------
@@ -157,7 +157,8 @@ def nearest_network(
                 "train it with a smaller learning_rate."
             )
             raise ValueError(message)
-    row, column = np.unravel_index(int(distance.argmin()), distance.shape)
+    # Half way between two networks, the browser takes the lower: not the last bit must decide.
+    row, column = np.unravel_index(int(distance.round(9).argmin()), distance.shape)
     return int(row), int(column)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 
 import qwidgets as qw
+from qwidgets.plan import RADII
 from qwidgets.refine import iterate_refinement, nearest_network, position
 
 TINY = {
@@ -42,6 +46,15 @@ def sweep():
 )
 def test_the_nearest_network_is_nearest_on_the_sliders(sweep, epsilon, regularization, expected):
     assert nearest_network(sweep, epsilon, regularization) == expected
+
+
+@pytest.mark.parametrize("data", RADII)
+def test_half_way_it_is_the_lower_as_in_the_browser(sweep, data):
+    epsilon = tuple(map(float, RADII[data].epsilon))
+    settings = dataclasses.replace(sweep.settings, epsilon=epsilon)
+    grid = qw.Sweep(sweep.dataset, settings, {}, None)
+    for row, (low, high) in enumerate(pairwise(epsilon)):
+        assert nearest_network(grid, (low + high) / 2, 0) == (row, 0)
 
 
 def test_positions_are_those_of_the_sliders():
