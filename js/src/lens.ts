@@ -14,12 +14,14 @@ const BARS = 10;
 const CHANNELS = ["R", "G", "B"];
 const PROBABILITIES = "class probabilities";
 
-/** One of the pictures side by side, with a bar that tells its colours. */
+/** One of the pictures side by side, with a bar that tells its colours. Both are no canvas: the
+ * browser makes each canvas a layer, and all that lies over one another, to be sorted anew in every
+ * frame of a move that does not change them. */
 class Picture {
-  private readonly canvas = h("canvas", { role: "img" });
+  private readonly image = h("img", { decoding: "sync", draggable: "false" });
   private readonly mark = h("i", { class: "qw-lens-mark", hidden: true });
-  readonly cells = h("div", { class: "qw-lens-cells qw-lens-none" }, this.canvas, this.mark);
-  private readonly bar = h("canvas", { class: "qw-lens-bar", "aria-hidden": true });
+  readonly cells = h("div", { class: "qw-lens-cells qw-lens-none" }, this.image, this.mark);
+  private readonly bar = h("span", { class: "qw-lens-bar", "aria-hidden": true });
   private readonly low = h("span");
   private readonly high = h("span");
   private readonly scale = h(
@@ -40,7 +42,7 @@ class Picture {
 
   caps(text: string): void {
     say(this.caption, text);
-    this.canvas.setAttribute("aria-label", text);
+    this.image.alt = text;
   }
 
   /** Draw one colour for each pixel, and the bar beneath; none leaves the place empty. */
@@ -54,11 +56,10 @@ class Picture {
     const share = (side: number) => (image ? `${(100 * side) / long}%` : "100%");
     this.cells.style.width = share(width);
     this.cells.style.height = share(height);
-    if (color) paint(this.canvas, width, height, color);
+    if (color) this.image.src = pictureOf(width, height, color);
     this.scale.classList.toggle("qw-away", !bar);
     if (!bar) return;
-    const steps = 64;
-    paint(this.bar, steps, 1, (i) => bar.colors(i / (steps - 1)));
+    this.bar.style.backgroundImage = gradient(bar.colors);
     say(this.low, bar.low);
     say(this.high, bar.high);
   }
@@ -75,17 +76,25 @@ class Picture {
   }
 }
 
-function paint(
-  canvas: HTMLCanvasElement,
+/** The address of a picture of one colour for each pixel. */
+function pictureOf(
   width: number,
   height: number,
   color: (pixel: number) => readonly number[],
-): void {
-  canvas.width = width;
-  canvas.height = height;
+): string {
+  const easel = document.createElement("canvas");
+  easel.width = width;
+  easel.height = height;
   const picture = new ImageData(width, height);
   for (let i = 0; i < width * height; i++) picture.data.set([...color(i), 255], 4 * i);
-  canvas.getContext("2d")?.putImageData(picture, 0, 0);
+  easel.getContext("2d")?.putImageData(picture, 0, 0);
+  return easel.toDataURL();
+}
+
+/** A ramp from left to right; all of its stops are among the nine. */
+function gradient(colors: Ramp): string {
+  const stops = Array.from({ length: 9 }, (_, i) => `rgb(${colors(i / 8).map(Math.round)})`);
+  return `linear-gradient(90deg, ${stops})`;
 }
 
 export class Lens {

@@ -1,5 +1,5 @@
-// A part of the page as one SVG file: plots, canvases and words as they are seen. Text stays text,
-// and every colour and font is written out, so that the file needs no style sheet.
+// A part of the page as one SVG file: plots, canvases, images and words as they are seen. Text stays
+// text, and every colour and font is written out, so that the file needs no style sheet.
 
 import { svg } from "./dom";
 
@@ -86,8 +86,8 @@ class Painter {
     if (element instanceof SVGSVGElement) {
       const copy = copyOf(element);
       if (copy) this.place(copy, element);
-    } else if (element instanceof HTMLCanvasElement) {
-      const href = element.toDataURL();
+    } else if (element instanceof HTMLCanvasElement || element instanceof HTMLImageElement) {
+      const href = element instanceof HTMLCanvasElement ? element.toDataURL() : element.src;
       const rendering = style.imageRendering;
       const attributes = { href, preserveAspectRatio: "none", "image-rendering": rendering };
       this.place(svg("image", attributes), element);

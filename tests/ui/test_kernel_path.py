@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from .view import Saved
 
 TALL = {"width": 1400, "height": 1900}
+# What an image shows, as on a canvas.
+PIXELS = """image => {
+  const {naturalWidth: width, naturalHeight: height} = image;
+  const pen = new OffscreenCanvas(width, height).getContext('2d');
+  pen.drawImage(image, 0, 0);
+  return pen.getImageData(0, 0, width, height).data;
+}"""
 PICTURES = ("image", "perturbation", "attacked", "position", "momentum")
 
 
@@ -36,9 +43,10 @@ def wait_seen(view: View) -> None:
 
 
 def colors(view: View, picture: str) -> int:
-    count: int = view.root.locator(f".qw-lens-{picture} .qw-lens-cells canvas").evaluate(
-        "c => new Set(new Uint32Array("
-        "c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer)).size"
+    """Count the colours of a picture of the lens."""
+    count: int = view.root.locator(f".qw-lens-{picture} .qw-lens-cells img").evaluate(
+        "image => { const pixels = (" + PIXELS + ")(image);"
+        " return new Set(new Uint32Array(pixels.buffer)).size; }"
     )
     return count
 
@@ -368,9 +376,10 @@ def test_maps_take_the_colours_of_the_theme(
     panel = {"light": "255,255,255", "dark": "21,25,30"}[theme]
     view.page.wait_for_function(
         """panel => {
-          const canvas = document.querySelector('.qw-lens-momentum .qw-lens-cells canvas');
-          const {width, height} = canvas;
-          const {data} = canvas.getContext('2d').getImageData(0, 0, width, height);
+          const image = document.querySelector('.qw-lens-momentum .qw-lens-cells img');
+          const data = ("""
+        + PIXELS
+        + """)(image);
           for (let i = 0; i < data.length; i += 4) {
             if (data.slice(i, i + 3).join() === panel) return true;
           }
