@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import re
+import threading
 from xml.etree import ElementTree as ET
 
 import nbformat
@@ -166,6 +167,32 @@ def test_the_first_picture_comes_with_the_first_epoch(make, published):
     # Reports are not sent more often than a page draws them.
     assert re.match("Explorer: Epoch [12] of 3", first)
     assert last.startswith("Explorer: Trained 3 epochs")
+
+
+def test_a_cancel_does_not_wait_for_the_picture(make, published, monkeypatch):
+    draw, begun, go_on = saved.standstill, threading.Event(), threading.Event()
+    cancelled_meanwhile = []
+
+    def slow(*arguments):
+        begun.set()
+        cancelled_meanwhile.append(go_on.wait(60))
+        return draw(*arguments)
+
+    explorer = make(**TINY, epochs=2000, attack_steps=1)
+    explorer._ipython_display_()
+    monkeypatch.setattr(saved, "standstill", slow)
+    over = threading.Event()
+    explorer.observe(lambda change: change.new["phase"] == "cancelled" and over.set(), "run")
+    try:
+        # The picture of the first epoch.
+        assert begun.wait(60)
+        explorer.cancel()
+        assert over.wait(60)
+    finally:
+        go_on.set()
+    explorer.wait()
+    assert cancelled_meanwhile[0]
+    assert published[-1][0]["text/plain"].startswith("Explorer: Cancelled in epoch")
 
 
 def test_words_of_the_settings_cannot_be_markup(make, sweep):

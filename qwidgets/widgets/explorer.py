@@ -169,7 +169,7 @@ class Explorer(ProblemsShown):
         self._surveying = Surveying(lambda seen: self.tell("regions", seen), background=background)
         super().__init__(figures=self._panels.figures, marks=self._panels.marks)
         answered_beside_cells(self.comm)
-        self._standstill = Standstill(self)
+        self._standstill = Standstill(self, background=background)
         self.set_trait("run", {"phase": "empty", "fraction": 0.0, "message": ""})
         self.on_msg(self._on_command)
         self.observe(lambda _: self._look_again(), _SEEN_BY_THE_LENS)
@@ -396,6 +396,8 @@ class Explorer(ProblemsShown):
             if not self._runner.join(timeout):
                 message = f"training has not ended within timeout={timeout} seconds; it goes on."
                 raise TimeoutError(message)
+            # A cell that waits ends with the picture of what it waited for.
+            self._standstill.wait(timeout)
             if self._runner.error is not None:
                 raise self._runner.error
         if self.sweep is None:
@@ -411,6 +413,7 @@ class Explorer(ProblemsShown):
         self.cancel()
         self._looking.close()
         self._surveying.close()
+        self._standstill.close()
         self._panels.close()
         super().close()
         self.layout.close()

@@ -14,8 +14,11 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from qwidgets.widgets.cells import in_a_kernel
+from qwidgets.widgets.runner import Latest
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from qwidgets.widgets.explorer import Explorer
     from qwidgets.widgets.runner import Phase
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 LARGEST_PICTURE = 120_000
 # The work stands still in these: what is shown then is worth to be kept.
 _AT_REST: frozenset[Phase] = frozenset({"paused", "done", "cancelled", "failed"})
+_NO_PICTURE = "No picture of the Explorer for the saved notebook"
 
 # The picture is hidden as long as a view of the same Explorer is right above it. The rules look at
 # children of an output alone: one that asked the whole page made every redraw wait for its styles,
@@ -72,15 +76,20 @@ style="width: 100%; max-width: 75em; background: #fff; border-radius: 4px;">
 class Standstill:
     """The picture below the views of an Explorer, renewed whenever the work comes to rest.
 
+    It is drawn on a thread of its own: while that of the training drew, a cancel had to wait.
+
     Parameters
     ----------
     explorer : Explorer
         It carries the class ``qw-view-`` and its model's identity on its views from now on.
+    background : bool
+        False draws on the caller's thread instead.
     """
 
-    def __init__(self, explorer: Explorer) -> None:
+    def __init__(self, explorer: Explorer, *, background: bool = True) -> None:
         self._explorer = explorer
         self._model = explorer.model_id
+        self._latest: Latest[Phase] = Latest(self._renew, self._failed, background=background)
         self._displayed = self._drawn = False
         explorer.add_class(f"qw-view-{self._model}")
 
@@ -88,13 +97,32 @@ class Standstill:
         """Display the picture; does nothing where no notebook can keep it."""
         if in_a_kernel():
             self._displayed = True
-            self._publish(update=False)
+            self._drawn = self._trained
+            with self._explorer.problems_shown(_NO_PICTURE):
+                self._publish(update=False)
 
     def follow(self, phase: Phase) -> None:
         """Renew what is displayed, if the work is at rest or its first epoch is finished."""
         first = self._trained and not self._drawn
         if self._displayed and (first or phase in _AT_REST):
-            self._publish(update=True)
+            self._drawn = self._trained
+            self._latest.ask(phase)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the last picture is displayed; False if that takes longer."""
+        return self._latest.wait(timeout)
+
+    def close(self) -> None:
+        """Draw no more."""
+        self._latest.close()
+
+    def _renew(self, _phase: Phase) -> Generator[None]:
+        self._publish(update=True)
+        yield
+
+    def _failed(self, _phase: Phase, error: Exception) -> None:
+        with self._explorer.problems_shown(_NO_PICTURE):
+            raise error
 
     @property
     def _trained(self) -> bool:
@@ -105,16 +133,13 @@ class Standstill:
     def _publish(self, *, update: bool) -> None:
         from IPython.display import display
 
-        explorer = self._explorer
-        with explorer.problems_shown("No picture of the Explorer for the saved notebook"):
-            self._drawn = self._trained
-            # All displays of an Explorer show the same.
-            display(
-                standstill(explorer, self._model),
-                raw=True,
-                display_id=f"qwidgets-{self._model}",
-                update=update,
-            )
+        # All displays of an Explorer show the same.
+        display(
+            standstill(self._explorer, self._model),
+            raw=True,
+            display_id=f"qwidgets-{self._model}",
+            update=update,
+        )
 
 
 def standstill(explorer: Explorer, model: str) -> dict[str, str]:
