@@ -8,10 +8,9 @@ one it is the other programs' too.
 
 - Shown: from the click in the page to the frame in which the button says *Resume* (or, after
   *Cancel*, the status says so).
-- Stopped: from the click to the last moment at which the training thread used the processor, also
-  for the picture that a saved notebook gets of what has come to rest. A thread of the kernel that
-  reads the processor time of that thread every few milliseconds tells it; page and kernel share the
-  clock of the machine.
+- Stopped: from the click to the last moment at which the training thread used the processor. A
+  thread of the kernel that reads the processor time of that thread every few milliseconds tells it;
+  page and kernel share the clock of the machine.
 """
 
 from __future__ import annotations
