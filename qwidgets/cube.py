@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from qwidgets.tasks import Task
 
 _GRID = ("epsilon", "regularization")
-# A grid value that went through text or single precision is still that grid point.
-_SAME_POINT = 1e-6
 
 # Dimensions behind (epsilon, regularization, epoch), meaning and unit of what is measured.
 _VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
@@ -247,33 +244,3 @@ def records(cube: xr.Dataset) -> list[Record]:
         {name: values[:, epoch] for name, values in stacked.items()}
         for epoch in range(cube.sizes["epoch"])
     ]
-
-
-def grid_position(
-    values: Sequence[float], value: float, spacing: Literal["linear", "log"] = "linear"
-) -> float:
-    """Fractional position of a value on a grid, clamped to it; whole at a grid point.
-
-    Parameters
-    ----------
-    values : sequence of float
-        The grid, increasing.
-    value : float
-        The value to find; not a number is taken for the first.
-    spacing : {"linear", "log"}
-        How positions run between two grid values: with the value, or, where both are positive,
-        with its logarithm.
-    """
-    last = len(values) - 1
-    if not value > values[0]:
-        return 0.0
-    if value >= values[last]:
-        return float(last)
-    i = int(np.searchsorted(values, value, side="right")) - 1
-    low, high = values[i], values[i + 1]
-    if spacing == "log" and low > 0:
-        position = i + math.log(value / low) / math.log(high / low)
-    else:
-        position = i + (value - low) / (high - low)
-    nearest = round(position)
-    return float(nearest) if abs(position - nearest) < _SAME_POINT else float(position)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qwidgets.cube import grid_position
 from qwidgets.sweep import iterate_sweep
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+    from numpy.typing import NDArray
 
     from qwidgets.sweep import Progress, Sweep
 
@@ -143,9 +144,9 @@ def nearest_network(
         No network works, and one that does was asked for.
     """
     chosen = sweep.settings
-    rows = np.arange(len(chosen.epsilon)) - grid_position(chosen.epsilon, epsilon)
-    columns = np.arange(len(chosen.regularization)) - grid_position(
-        chosen.regularization, regularization, "log"
+    rows = np.arange(len(chosen.epsilon)) - position(chosen.epsilon, epsilon)
+    columns = np.arange(len(chosen.regularization)) - position(
+        chosen.regularization, regularization, geometric=True
     )
     distance = np.hypot(rows[:, None], columns[None])
     if working:
@@ -159,3 +160,20 @@ def nearest_network(
     # Half way between two networks, the browser takes the lower: not the last bit must decide.
     row, column = np.unravel_index(int(distance.round(9).argmin()), distance.shape)
     return int(row), int(column)
+
+
+def position(
+    axis: tuple[float, ...] | NDArray[np.float64], value: float, *, geometric: bool = False
+) -> float:
+    """Say where a value lies on an axis: 1.5 is half way from its second value to its third.
+
+    ``geometric`` counts by factors between positive values, as the regularization slider does.
+    """
+    values = np.asarray(axis, dtype=np.float64)
+    place = float(np.interp(value, values, np.arange(len(values))))
+    below = int(place)
+    if geometric and place > below and values[below] > 0:
+        place = below + float(
+            np.log(value / values[below]) / np.log(values[below + 1] / values[below])
+        )
+    return place

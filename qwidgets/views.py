@@ -14,11 +14,9 @@ import math
 import re
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-
-from qwidgets.cube import grid_position
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,6 +63,8 @@ _FEW_EPOCHS = 11
 _PLAIN = (-4, 5)
 # Marks that set the direction of the words after them.
 _DIRECTIONS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# A grid value that went through text or single precision is still that grid point.
+_SAME_POINT = 1e-6
 _LINEAR_TICKS = 6
 _MODEL_NAMES = {
     "mlp": "mlp 128-128",
@@ -212,6 +212,36 @@ def thinned(dataset: xr.Dataset, most: int) -> xr.Dataset:
         for name, size in sizes.items()
     }
     return dataset.isel(kept)
+
+
+def grid_position(
+    values: Sequence[float], value: float, spacing: Literal["linear", "log"] = "linear"
+) -> float:
+    """Fractional position of a value on a grid, clamped to it; whole at a grid point.
+
+    Parameters
+    ----------
+    values : sequence of float
+        The grid, increasing.
+    value : float
+        The value to find; not a number is taken for the first.
+    spacing : {"linear", "log"}
+        How positions run between two grid values: with the value, or, where both are positive,
+        with its logarithm.
+    """
+    last = len(values) - 1
+    if not value > values[0]:
+        return 0.0
+    if value >= values[last]:
+        return float(last)
+    i = int(np.searchsorted(values, value, side="right")) - 1
+    low, high = values[i], values[i + 1]
+    if spacing == "log" and low > 0:
+        position = i + math.log(value / low) / math.log(high / low)
+    else:
+        position = i + (value - low) / (high - low)
+    nearest = round(position)
+    return float(nearest) if abs(position - nearest) < _SAME_POINT else float(position)
 
 
 def place(dataset: xr.Dataset, epsilon: float, regularization: float) -> Place:

@@ -11,7 +11,7 @@ import torch
 
 import qwidgets as qw
 from qwidgets.plan import RADII
-from qwidgets.refine import iterate_refinement, nearest_network
+from qwidgets.refine import iterate_refinement, nearest_network, position
 
 TINY = {
     "epsilon": [0, 0.1, 0.2],
@@ -55,6 +55,15 @@ def test_half_way_it_is_the_lower_as_in_the_browser(sweep, data):
     grid = qw.Sweep(sweep.dataset, settings, {}, None)
     for row, (low, high) in enumerate(pairwise(epsilon)):
         assert nearest_network(grid, (low + high) / 2, 0) == (row, 0)
+
+
+def test_positions_are_those_of_the_sliders():
+    axis = (0.0, 0.01, 0.1, 1.0)
+    for place, value in enumerate(axis):
+        assert position(axis, value) == position(axis, value, geometric=True) == place
+    assert position(axis, 0.005, geometric=True) == pytest.approx(0.5)
+    assert position(axis, 10**-0.5, geometric=True) == pytest.approx(2.5)
+    assert position(axis, 0.55) == pytest.approx(2.5)
 
 
 def test_it_starts_from_the_nearest_network_and_learns_on(sweep):

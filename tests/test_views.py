@@ -16,7 +16,6 @@ from small import EPOCHS, EPSILON, REGULARIZATION
 
 import qwidgets as qw
 from qwidgets import views
-from qwidgets.cube import grid_position
 
 # What the browser must read too: js/src/reading.test.ts.
 READING = json.loads((Path(__file__).parent / "reading.json").read_text("utf-8"))
@@ -217,8 +216,8 @@ def test_a_name_of_ones_own_neither_turns_nor_breaks_its_line(dataset):
 
 @pytest.mark.parametrize(("values", "spacing", "value", "position"), READING["positions"])
 def test_positions_on_a_grid(values, spacing, value, position):
-    assert grid_position(values, value, spacing) == pytest.approx(position, abs=1e-9)
-    assert grid_position(values, math.nan, spacing) == 0
+    assert views.grid_position(values, value, spacing) == pytest.approx(position, abs=1e-9)
+    assert views.grid_position(values, math.nan, spacing) == 0
 
 
 @pytest.mark.parametrize(
