@@ -222,12 +222,11 @@ def _draw(view: View, rows: list[list[str]], wide: float, high: float) -> Figure
 def _source(source: object) -> tuple[Sweep, dict[str, Any]]:
     from qwidgets.sweep import Sweep
 
-    names = ("epsilon", "regularization", "label", "epoch", "attack_epsilon")
     chosen: dict[str, Any] = {}
     sweep: object = source
     if not isinstance(source, Sweep) and hasattr(source, "sweep"):  # an Explorer
         sweep = source.sweep
-        chosen = {name: getattr(source, name) for name in names if hasattr(source, name)}
+        chosen = {name: getattr(source, name) for name in views.POSITION if hasattr(source, name)}
         if sweep is None:
             message = (
                 "sweep must hold at least one finished epoch, but this Explorer has none yet; wait"

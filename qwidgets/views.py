@@ -46,6 +46,8 @@ DETAIL = tuple(
     for quantity in ("position_std", "momentum_std", "bound", "boundary")
     for error in ("", "_error")
 )
+# What says where in a sweep one looks: arguments of `qwidgets.figure`, traits of the Explorer.
+POSITION = ("epsilon", "regularization", "label", "epoch", "attack_epsilon")
 TITLE = "Uncertainty of a neural network"
 # Beyond five widths the window's own density is below 4e-6 of its peak: nothing there can be seen.
 _SHOWN_WIDTHS = 5.0

@@ -391,7 +391,7 @@ def test_in_the_foreground_the_lens_looks_when_the_training_is_over(make):
     assert set(seen) == {("done", "ready")}
     explorer.epsilon = 0.1
     assert explorer.lens["epsilon"] == 0.1
-    assert not any(thread.name == "qwidgets-lens" for thread in threading.enumerate())
+    assert not any(thread.name == "qwidgets-answers" for thread in threading.enumerate())
     # A second training waits for the first, whoever asks for it.
     phases = []
 

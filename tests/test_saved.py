@@ -61,7 +61,7 @@ def published(monkeypatch):
 
 
 def kept(explorer):
-    return saved.standstill(explorer, "model")
+    return saved.standstill(saved.moment(explorer), "model")
 
 
 def drawing(data):
@@ -192,6 +192,8 @@ def test_a_cancel_does_not_wait_for_the_picture(make, published, monkeypatch):
         go_on.set()
     explorer.wait()
     assert cancelled_meanwhile[0]
+    # Drawn is what was there when the picture was asked for, whatever came meanwhile.
+    assert re.match("Explorer: Epoch [12] of", published[2][0]["text/plain"])
     assert published[-1][0]["text/plain"].startswith("Explorer: Cancelled in epoch")
 
 

@@ -334,7 +334,7 @@ class Latest(Generic[R]):
                 return
             if self._background:
                 self._thread = threading.Thread(
-                    target=self._run_after_others, name="qwidgets-lens", daemon=True
+                    target=self._run_after_others, name="qwidgets-answers", daemon=True
                 )
                 self._thread.start()
                 return

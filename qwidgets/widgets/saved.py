@@ -11,14 +11,17 @@ from __future__ import annotations
 from base64 import b64encode
 from html import escape
 from string import Template
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from qwidgets import views
 from qwidgets.widgets.cells import in_a_kernel
 from qwidgets.widgets.runner import Latest
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from qwidgets.own import Measurement
+    from qwidgets.sweep import Sweep
     from qwidgets.widgets.explorer import Explorer
     from qwidgets.widgets.runner import Phase
 
@@ -73,6 +76,33 @@ style="width: 100%; max-width: 75em; background: #fff; border-radius: 4px;">
 """)
 
 
+class Moment(NamedTuple):
+    """What an Explorer shows at one moment; it may work on while that is drawn.
+
+    Attributes
+    ----------
+    state
+        How far the work is, in words.
+    found
+        Everything finished by then; None before the first epoch.
+    position
+        Where the sliders stand, by the names of `views.POSITION`.
+    """
+
+    state: str
+    found: Sweep | Measurement | None
+    position: dict[str, Any]
+
+
+def moment(explorer: Explorer) -> Moment:
+    """Take down what an Explorer shows now."""
+    return Moment(
+        explorer.run["message"] or explorer.run["phase"],
+        explorer.sweep,
+        {name: getattr(explorer, name) for name in views.POSITION},
+    )
+
+
 class Standstill:
     """The picture below the views of an Explorer, renewed whenever the work comes to rest.
 
@@ -89,7 +119,7 @@ class Standstill:
     def __init__(self, explorer: Explorer, *, background: bool = True) -> None:
         self._explorer = explorer
         self._model = explorer.model_id
-        self._latest: Latest[Phase] = Latest(self._renew, self._failed, background=background)
+        self._latest: Latest[Moment] = Latest(self._renew, self._failed, background=background)
         self._displayed = self._drawn = False
         explorer.add_class(f"qw-view-{self._model}")
 
@@ -99,14 +129,14 @@ class Standstill:
             self._displayed = True
             self._drawn = self._trained
             with self._explorer.problems_shown(_NO_PICTURE):
-                self._publish(update=False)
+                self._publish(moment(self._explorer), update=False)
 
     def follow(self, phase: Phase) -> None:
         """Renew what is displayed, if the work is at rest or its first epoch is finished."""
         first = self._trained and not self._drawn
         if self._displayed and (first or phase in _AT_REST):
             self._drawn = self._trained
-            self._latest.ask(phase)
+            self._latest.ask(moment(self._explorer))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the last picture is displayed; False if that takes longer."""
@@ -116,11 +146,11 @@ class Standstill:
         """Draw no more."""
         self._latest.close()
 
-    def _renew(self, _phase: Phase) -> Generator[None]:
-        self._publish(update=True)
+    def _renew(self, seen: Moment) -> Generator[None]:
+        self._publish(seen, update=True)
         yield
 
-    def _failed(self, _phase: Phase, error: Exception) -> None:
+    def _failed(self, _seen: Moment, error: Exception) -> None:
         with self._explorer.problems_shown(_NO_PICTURE):
             raise error
 
@@ -130,34 +160,34 @@ class Standstill:
         finished: int = self._explorer.cube.get("finished", 0)
         return finished > 1
 
-    def _publish(self, *, update: bool) -> None:
+    def _publish(self, seen: Moment, *, update: bool) -> None:
         from IPython.display import display
 
         # All displays of an Explorer show the same.
         display(
-            standstill(self._explorer, self._model),
+            standstill(seen, self._model),
             raw=True,
             display_id=f"qwidgets-{self._model}",
             update=update,
         )
 
 
-def standstill(explorer: Explorer, model: str) -> dict[str, str]:
-    """Words and a picture of the present state, by their media types.
+def standstill(seen: Moment, model: str) -> dict[str, str]:
+    """Words and a picture of a moment, by their media types.
 
     Parameters
     ----------
-    explorer : Explorer
-        Before its first finished epoch, and of models of your own, there are words only.
+    seen : Moment
+        Before the first finished epoch, and of models of your own, there are words only.
     model : str
-        What its views and this picture have in common.
+        What the views and this picture have in common.
 
     Returns
     -------
     dict of str to str
         ``text/plain``, and ``text/html`` with a drawing of at most `LARGEST_PICTURE` bytes.
     """
-    words, drawing = _words_and_drawing(explorer)
+    words, drawing = _words_and_drawing(seen)
     picture = ""
     if drawing is not None:
         data = b64encode(drawing.encode()).decode()
@@ -170,19 +200,19 @@ def standstill(explorer: Explorer, model: str) -> dict[str, str]:
     return {"text/plain": words, "text/html": page}
 
 
-def _words_and_drawing(explorer: Explorer) -> tuple[str, str | None]:
-    state = explorer.run["message"] or explorer.run["phase"]
-    if explorer.sweep is None:
+def _words_and_drawing(seen: Moment) -> tuple[str, str | None]:
+    state, found, position = seen
+    if found is None:
         return f"Explorer: {state}; display it again to keep a picture of it.", None
     from qwidgets.figure import figure
     from qwidgets.sweep import Sweep
 
-    if not isinstance(explorer.sweep, Sweep):
+    if not isinstance(found, Sweep):
         # Figures are drawn of grids.
         return f"Explorer: {state}.", None
-    whole = figure(explorer, "all")
+    whole = figure(found, "all", **position)
     words = f"Explorer: {state}. {whole.caption}"
-    for drawn in (whole, figure(explorer, "plane")):
+    for drawn in (whole, figure(found, "plane", **position)):
         if len(drawn.svg.encode()) <= LARGEST_PICTURE:
             return words, drawn.svg
     return words, None
