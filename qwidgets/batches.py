@@ -1,9 +1,10 @@
 """A grid of networks in batches, each advanced one epoch at a time, here or on other machines.
 
 The grid is cut into batches by a fixed rule (`Work.batches`). What all of them need is one `Work`;
-what one of them has reached is a `Checkpoint`; an epoch of training and measurement turns a
-checkpoint into the next (`advance`). Nothing else flows, so that where the batches are computed, in
-which order, on how many workers and with what interruptions leaves no trace in any number.
+what one of them has reached is a `Checkpoint`; an epoch of training and measurement turns the
+checkpoints of some batches into the next (`advance`). Nothing else flows, so that where the batches
+are computed, in which order, how many side by side, on how many workers and with what interruptions
+leaves no trace in any number.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -42,12 +43,11 @@ if TYPE_CHECKING:
     from qwidgets.neighborhoods import Detail
     from qwidgets.training import Epoch, TrainingSettings
 
-# A batch is what a worker takes, and what is lost with it. On processors 8 networks fill the
-# products and their activations fit the cache: more abreast are somewhat faster on some processors,
-# on others not at all, and fewer batches keep fewer workers busy. Elsewhere the starting of so many
-# small products would take the time.
-_NETWORKS_ABREAST = {"cpu": 8}
-_MANY_NETWORKS_ABREAST = 64
+# A batch is what a worker takes: more networks in each would keep fewer workers busy. On a GPU the
+# starting of so many small products would take the time.
+_NETWORKS_IN_BATCH = {"cpu": 8}
+# Networks that one program takes at most.
+_MANY_NETWORKS = 64
 # What an `Epoch` has for each network: numbers, and groups of tensors by name.
 EACH_NETWORK = ("train_loss", "diverged", "reason")
 _TENSORS = ("parameters", "moments")
@@ -98,13 +98,26 @@ class Work:
 
     @property
     def batches(self) -> list[slice]:
-        """Which networks are advanced together; depends on their number and the kind of device."""
-        kind = torch.device(self.device).type
-        abreast = _NETWORKS_ABREAST.get(kind, _MANY_NETWORKS_ABREAST)
-        networks = len(self.epsilon)
-        return [
-            slice(first, min(first + abreast, networks)) for first in range(0, networks, abreast)
-        ]
+        """Which networks a worker takes; depends on their number and the kind of device."""
+        size, networks = self._batch_size, len(self.epsilon)
+        return [slice(first, min(first + size, networks)) for first in range(0, networks, size)]
+
+    @property
+    def abreast(self) -> int:
+        """How many networks this process advances together: those of one batch, or of several.
+
+        Batched products of perceptrons gain by every further network, a quarter of the time with
+        all of 64. With sides that are even, eight networks fill whole vectors of the processor: a
+        network among others has the bits that it has in its own batch.
+        """
+        forward = batched_forward(self.network, self.data.input_shape, strategy=self.strategy)
+        sides = [side for value in self.network.parameters() for side in value.shape]
+        joined = forward.strategy == "stacked" and all(side % 2 == 0 for side in sides)
+        return min(_MANY_NETWORKS if joined else self._batch_size, len(self.epsilon))
+
+    @property
+    def _batch_size(self) -> int:
+        return _NETWORKS_IN_BATCH.get(torch.device(self.device).type, _MANY_NETWORKS)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,7 +135,7 @@ class Checkpoint:
     strategy : str
         How they were evaluated; see `BatchedForward`.
     abreast : int
-        How many of them at a time: fewer than n where the device had no memory for all.
+        How many networks at a time, at most: fewer than n where the device had no memory for all.
     """
 
     batch: int
@@ -134,28 +147,40 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Unit:
-    """One unit of work on a batch has been done.
+    """One unit of work on some batches has been done.
 
     Attributes
     ----------
-    batch, epoch : int
+    batches : sequence of int
         What is being worked on.
+    epoch : int
+        Of all of them.
     fraction : float
         Share of that epoch that is done.
-    checkpoint : Checkpoint or None
-        Set when the epoch is finished.
+    checkpoints : sequence of Checkpoint
+        One for each batch when the epoch is finished, none before.
     """
 
-    batch: int
+    batches: Sequence[int]
     epoch: int
     fraction: float
-    checkpoint: Checkpoint | None = None
+    checkpoints: Sequence[Checkpoint] = ()
+
+    @classmethod
+    def finished(cls, checkpoints: Sequence[Checkpoint]) -> Self:
+        """All of an epoch has been done."""
+        return cls(
+            batches=[point.batch for point in checkpoints],
+            epoch=checkpoints[0].trained.epoch,
+            fraction=1.0,
+            checkpoints=checkpoints,
+        )
 
 
 def advance(
-    work: Work, batch: int, before: Checkpoint | None
-) -> Generator[float, None, Checkpoint]:
-    """Train a batch for one epoch and measure it.
+    work: Work, batches: Sequence[int], before: Sequence[Checkpoint | None]
+) -> Generator[float, None, list[Checkpoint]]:
+    """Train neighbouring batches for one epoch and measure them, all of their networks together.
 
     Where the device runs out of memory, the epoch begins again with half as many networks at a
     time, one half after the other.
@@ -164,10 +189,10 @@ def advance(
     ----------
     work : Work
         What all batches have in common.
-    batch : int
-        Position in ``work.batches``.
-    before : Checkpoint or None
-        From where; from None, the untrained networks are measured.
+    batches : sequence of int
+        Positions in ``work.batches``, one after the other.
+    before : sequence of (Checkpoint or None)
+        From where each, all from one epoch; from None, the untrained networks are measured.
 
     Yields
     ------
@@ -176,41 +201,44 @@ def advance(
 
     Returns
     -------
-    Checkpoint
-        After the epoch.
+    list of Checkpoint
+        After the epoch, one for each batch.
 
     Raises
     ------
     MemoryError
         There is not enough for a single network.
     """
-    networks = work.batches[batch]
+    own = [work.batches[batch] for batch in batches]
+    networks = slice(own[0].start, own[-1].stop)
     count = networks.stop - networks.start
-    abreast = count if before is None else before.abreast
+    known = [point for point in before if point is not None]
+    begun = _joined_epochs([point.trained for point in known]) if known else None
+    abreast = min((point.abreast for point in known), default=_MANY_NETWORKS)
     while True:
         parts = [slice(first, min(first + abreast, count)) for first in range(0, count, abreast)]
         try:
             done = []
             for index, part in enumerate(parts):
-                units = _advance(work, networks, part, before)
+                units = _advance(work, networks, part, begun)
                 while True:
                     try:
                         yield (index + next(units)) / len(parts)
                     except StopIteration as finished:
                         done.append(finished.value)
                         break
-            return _joined(done, batch, abreast)
+            return _checkpoints(done, batches, own, abreast)
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
-            if abreast == 1:
+            if min(abreast, count) == 1:
                 message = (
                     f"{work.device!r} must have memory for one network and one minibatch, but: "
                     f"{error}; lower batch_size, or take a smaller model."
                 )
                 raise MemoryError(message) from error
         # Outside of the handler, because the error holds on to what took the memory.
-        abreast = -(-abreast // 2)
+        abreast = -(-min(abreast, count) // 2)
         if torch.device(work.device).type == "cuda":
             torch.cuda.empty_cache()
 
@@ -223,9 +251,9 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _advance(
-    work: Work, networks: slice, part: slice, before: Checkpoint | None
+    work: Work, networks: slice, part: slice, before: Epoch | None
 ) -> Generator[float, None, tuple[Epoch, Record, Strategy]]:
-    """Advance a part of a batch, as far as `advance` goes."""
+    """Advance a part of the networks, as far as `advance` goes."""
     epsilon = work.epsilon[networks][part]
     # A copy, because threads that advance other batches evaluate through the same module.
     network = copy.deepcopy(work.network).to(work.device).eval()
@@ -247,7 +275,7 @@ def _advance(
         work.regularization[networks][part],
         work.training,
         work.device,
-        resume=None if before is None else _part_of(before.trained, part),
+        resume=None if before is None else _part_of(before, part),
     )
     event = next(events)
     while isinstance(event, Step):
@@ -285,24 +313,45 @@ def _part_of(epoch: Epoch, part: slice) -> Epoch:
     return replace(epoch, **some)
 
 
-def _joined(done: Sequence[tuple[Epoch, Record, Strategy]], batch: int, abreast: int) -> Checkpoint:
-    """Put the parts of a batch side by side again."""
-    epochs, records, strategies = zip(*done, strict=True)
-    trained, measured = epochs[0], records[0]
-    if len(done) > 1:
-        every: dict[str, Any] = {
-            name: torch.cat([getattr(one, name) for one in epochs]) for name in EACH_NETWORK
+def _joined_epochs(epochs: Sequence[Epoch]) -> Epoch:
+    """Put the networks of one epoch side by side."""
+    if len(epochs) == 1:
+        return epochs[0]
+    every: dict[str, Any] = {
+        name: torch.cat([getattr(one, name) for one in epochs]) for name in EACH_NETWORK
+    }
+    for group in _TENSORS:
+        every[group] = {
+            name: torch.cat([getattr(one, group)[name] for one in epochs])
+            for name in getattr(epochs[0], group)
         }
-        for group in _TENSORS:
-            every[group] = {
-                name: torch.cat([getattr(one, group)[name] for one in epochs])
-                for name in getattr(trained, group)
-            }
-        trained = replace(trained, **every)
-        measured = {name: np.concatenate([one[name] for one in records]) for name in measured}
-    return Checkpoint(
-        batch=batch, trained=trained, measured=measured, strategy=strategies[0], abreast=abreast
-    )
+    return replace(epochs[0], **every)
+
+
+def _checkpoints(
+    done: Sequence[tuple[Epoch, Record, Strategy]],
+    batches: Sequence[int],
+    own: Sequence[slice],
+    abreast: int,
+) -> list[Checkpoint]:
+    """Give each batch its networks of the parts in which they were advanced."""
+    epochs, records, strategies = zip(*done, strict=True)
+    trained = _joined_epochs(epochs)
+    measured = {name: np.concatenate([one[name] for one in records]) for name in records[0]}
+    first = own[0].start
+    points = []
+    for batch, networks in zip(batches, own, strict=True):
+        part = slice(networks.start - first, networks.stop - first)
+        points.append(
+            Checkpoint(
+                batch=batch,
+                trained=_part_of(trained, part),
+                measured={name: values[part] for name, values in measured.items()},
+                strategy=strategies[0],
+                abreast=abreast,
+            )
+        )
+    return points
 
 
 def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -326,18 +375,31 @@ def run_here(work: Work, reached: Sequence[Checkpoint | None]) -> Generator[Unit
     """
     newest = list(reached)
     for epoch in range(work.training.epochs + 1):
-        for batch, before in enumerate(newest):
-            if _epoch(before) >= epoch:
-                continue
-            units = advance(work, batch, before)
+        while due := [batch for batch, point in enumerate(newest) if _epoch(point) < epoch]:
+            batches = _abreast(work, due, newest)
+            units = advance(work, batches, [newest[batch] for batch in batches])
             while True:
                 try:
-                    yield Unit(batch=batch, epoch=epoch, fraction=next(units))
+                    yield Unit(batches=batches, epoch=epoch, fraction=next(units))
                 except StopIteration as finished:
-                    after: Checkpoint = finished.value
+                    after: list[Checkpoint] = finished.value
                     break
-            newest[batch] = after
-            yield Unit(batch=batch, epoch=epoch, fraction=1.0, checkpoint=after)
+            for point in after:
+                newest[point.batch] = point
+            yield Unit.finished(after)
+
+
+def _abreast(work: Work, due: Sequence[int], newest: Sequence[Checkpoint | None]) -> list[int]:
+    """Choose the first of the due batches, and as many neighbours as one program takes."""
+    room, chosen = work.abreast, [due[0]]
+    for batch in due[1:]:
+        known = (newest[one] for one in (*chosen, batch))
+        room = min([room, *(point.abreast for point in known if point is not None)])
+        networks = work.batches[batch].stop - work.batches[chosen[0]].start
+        if batch != chosen[-1] + 1 or networks > room:
+            break
+        chosen.append(batch)
+    return chosen
 
 
 def run_on(
@@ -405,9 +467,7 @@ def run_on(
                 with_work[batch] = after is None
                 if after is not None:
                     lost[batch], newest[batch] = 0, after
-                    yield Unit(
-                        batch=batch, epoch=after.trained.epoch, fraction=1.0, checkpoint=after
-                    )
+                    yield Unit.finished([after])
     finally:
         for future in jobs:
             future.cancel()
@@ -489,12 +549,13 @@ def _done(job: _Job) -> bytes | None:
     if os.getpid() != job.caller:
         # The other cores are the other workers'; threads that share one wait for each other.
         torch.set_num_threads(1)
-    units = advance(work, job.batch, pickle.loads(job.before))  # noqa: S301
+    units = advance(work, [job.batch], [pickle.loads(job.before)])  # noqa: S301
     try:
         while True:
             next(units)
     except StopIteration as finished:
-        return _packed(finished.value)
+        (after,) = finished.value
+        return _packed(after)
     except Exception as error:  # noqa: BLE001 - the caller's to raise
         error.add_note(f"On a worker of the executor:\n{traceback.format_exc()}")
         return _packed(error)

@@ -16,6 +16,7 @@ inequalities" (2015), on Stein kernels.
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import math
 import operator
@@ -40,6 +41,8 @@ _SWAPS = ((1, 0x55555555), (2, 0x33333333), (4, 0x0F0F0F0F), (8, 0x00FF00FF), (1
 _HALF = (torch.float16, torch.bfloat16)
 # Balls that are looked at together: memory for a few MB of them, whatever their number.
 _BALLS = 1 << 10
+# Numbers in the longest beginning of a stream that is remembered: 1 MB.
+_REMEMBERED = 1 << 17
 
 
 class NoPacketError(ValueError):
@@ -371,21 +374,52 @@ def unit_cube(sampler: str, dimension: int, seed: int) -> Callable[[int], Tensor
         If the sampler is unknown.
     """
     check_sampler(sampler)
-    generator = torch.Generator().manual_seed(seed)
     if sampler == "sobol" and dimension <= torch.quasirandom.SobolEngine.MAXDIM:
-        engine = torch.quasirandom.SobolEngine(dimension)
-        keys = torch.randint(1 << 32, (dimension,), generator=generator) - (1 << 31)
-        keys = keys.to(torch.int32)
-
-        def draw(n: int) -> Tensor:
-            # 30 bits, moved up to the sign bit of an integer of 32.
-            digits = (engine.draw(n, dtype=torch.float64) * 2.0**30).to(torch.int32) << 2
-            _scramble(digits, keys)
-            return digits.to(torch.float64).add_(0.5).mul_(2.0**-32).add_(0.5)
-
-        return draw
-    tiny = torch.finfo(torch.float64).tiny
+        return _sobol(dimension, seed)
+    generator, tiny = torch.Generator().manual_seed(seed), torch.finfo(torch.float64).tiny
     return lambda n: torch.rand(n, dimension, generator=generator, dtype=torch.float64).clamp(tiny)
+
+
+def _sobol(dimension: int, seed: int) -> Callable[[int], Tensor]:
+    """Start a stream of scrambled Sobol' points; short beginnings are remembered."""
+    first = 0
+    stream: Callable[[int], Tensor] | None = None
+
+    def draw(n: int) -> Tensor:
+        nonlocal first, stream
+        most = 1 << (n - 1).bit_length()
+        if first == 0 and stream is None and most * dimension <= _REMEMBERED:
+            first = n
+            return _beginning(dimension, seed, most)[:n].clone()
+        if stream is None:
+            stream = _sobol_from(dimension, seed, first)
+        return stream(n)
+
+    return draw
+
+
+# All networks and classes of a sweep are measured with the same few seeds: scrambling their points
+# anew took a third of the time.
+@functools.lru_cache(maxsize=32)
+def _beginning(dimension: int, seed: int, n: int) -> Tensor:
+    return _sobol_from(dimension, seed, 0)(n)
+
+
+def _sobol_from(dimension: int, seed: int, first: int) -> Callable[[int], Tensor]:
+    engine = torch.quasirandom.SobolEngine(dimension)
+    if first:
+        engine.fast_forward(first)
+    generator = torch.Generator().manual_seed(seed)
+    keys = torch.randint(1 << 32, (dimension,), generator=generator) - (1 << 31)
+    keys = keys.to(torch.int32)
+
+    def draw(n: int) -> Tensor:
+        # 30 bits, moved up to the sign bit of an integer of 32.
+        digits = (engine.draw(n, dtype=torch.float64) * 2.0**30).to(torch.int32) << 2
+        _scramble(digits, keys)
+        return digits.to(torch.float64).add_(0.5).mul_(2.0**-32).add_(0.5)
+
+    return draw
 
 
 def _scramble(digits: Tensor, keys: Tensor) -> None:

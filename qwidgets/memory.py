@@ -86,7 +86,7 @@ def needed(work: Work) -> Memory:
     data, probes, training = work.data, work.probes, work.training
     networks = len(work.epsilon)
     forward = batched_forward(work.network, data.input_shape, strategy=work.strategy)
-    abreast = max(part.stop - part.start for part in work.batches)
+    abreast = work.abreast
     # Networks that are trained one by one, and all while measuring, have a thread of the processor.
     on_cpu = torch.device(work.device).type == "cpu"
     threads = min(torch.get_num_threads(), abreast) if on_cpu else 1

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 Detail = Literal["last-epoch", "every-epoch"]
 DETAILS: tuple[Detail, ...] = ("last-epoch", "every-epoch")
 
+# Numbers in the samples of a class from which on threads share the work. Of fewer (8 x 8 pixels)
+# they make small steps and wait for Python's lock: two took longer than one.
+_WORTH_A_THREAD = 1 << 18
+
 
 def measure_neighborhoods(
     network: nn.Module, parameters: Mapping[str, Tensor], probes: Probes
@@ -63,7 +67,9 @@ def measure_neighborhoods(
     networks, classes = len(next(iter(parameters.values()))), len(probes.packets)
     on_cpu = next(iter(parameters.values())).device.type == "cpu"
     works = (_of_network(network, unstack(parameters, index), probes) for index in range(networks))
-    workers = min(torch.get_num_threads(), networks) if on_cpu else 1
+    numbers = probes.neighborhood_samples * probes.inputs[0].numel()
+    worth = on_cpu and numbers >= _WORTH_A_THREAD
+    workers = min(torch.get_num_threads(), networks) if worth else 1
     every = yield from shares(side_by_side(works, workers), networks * classes)
     return {name: np.concatenate([one[name] for one in every]) for name in VARIABLES}
 

@@ -373,9 +373,9 @@ def sweep(arguments: _ShownArguments) -> Sweep:
     changed.
 
     With a store nothing is lost: whatever ends the process, the same call goes on from the last
-    checkpoint, at most one epoch of the batch of networks that was being trained (of each of them,
-    with an executor) is done again, and the cube is that of a run without interruption. Once the
-    sweep is finished, the same call returns what is in the store.
+    checkpoint, at most one epoch of the networks that were being trained together (64 at most; of
+    every batch on a worker, with an executor) is done again, and the cube is that of a run without
+    interruption. Once the sweep is finished, the same call returns what is in the store.
 
     Parameters
     ----------
@@ -591,10 +591,7 @@ def _run(
         reached = [newest.get(batch) for batch in range(len(work.batches))]
         units = run_here(work, reached) if executor is None else run_on(executor, work, reached)
         stack.enter_context(closing(units))
-        known = (
-            Unit(batch=point.batch, epoch=point.trained.epoch, fraction=1.0, checkpoint=point)
-            for point in kept
-        )
+        known = (Unit.finished([point]) for point in kept)
         every = itertools.chain(known, units if folder is None else _written(units, folder))
         for state in _gathered(plan, len(reached), every, finished):
             if folder is not None and state.sweep is not None:
@@ -628,9 +625,10 @@ def _gathered(
         if unit is not None:
             before, after = _parts(unit.epoch - 1), _parts(unit.epoch)
             share = before + unit.fraction * (after - before)
-            done[unit.batch] = max(done[unit.batch], share)
-            if unit.checkpoint is not None and unit.epoch >= epoch:
-                ahead[unit.epoch][unit.batch] = unit.checkpoint
+            for batch in unit.batches:
+                done[batch] = max(done[batch], share)
+            if unit.epoch >= epoch:
+                ahead[unit.epoch] |= {point.batch: point for point in unit.checkpoints}
         if len(ahead[epoch]) == batches:
             pass_gate()
             sweep = _sweep_of(plan, past, [ahead[epoch][batch] for batch in range(batches)])
@@ -805,8 +803,8 @@ def _resumed(plan: Plan, folder: Path) -> tuple[Sweep | None, list[Checkpoint]]:
 def _written(units: Iterable[Unit | None], folder: Path) -> Iterator[Unit | None]:
     """Write every checkpoint that passes."""
     for unit in units:
-        if unit is not None and unit.checkpoint is not None:
-            store.write_part(folder, unit.batch, unit.epoch, _part(unit.checkpoint))
+        for point in unit.checkpoints if unit is not None else ():
+            store.write_part(folder, point.batch, point.trained.epoch, _part(point))
         yield unit
 
 

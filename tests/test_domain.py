@@ -48,6 +48,17 @@ def test_unit_cube_goes_on_where_it_stopped():
     )
 
 
+@pytest.mark.parametrize("first", [1, 5, 32, 1 << 15])  # the last is too long to be remembered
+def test_a_remembered_beginning_is_nobody_elses(first):
+    whole = unit_cube("sobol", 5, 3)(1 << 16)
+    for _ in range(2):
+        draw = unit_cube("sobol", 5, 3)
+        for expected in (whole[:first], whole[first : first + 2]):
+            points = draw(len(expected))
+            assert torch.equal(points, expected)
+            points.zero_()
+
+
 def test_sobol_points_put_one_in_each_interval_of_every_axis():
     points = unit_cube("sobol", 21201, 3)(64)
     cells = (points * 64).long().sort(0).values

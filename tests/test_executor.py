@@ -71,21 +71,32 @@ def test_the_cube_is_that_of_a_local_run(local, kind, workers):
         assert_same(qw.sweep(**SMALL, executor=executor, progress=False), local)
 
 
+def odd():
+    return nn.Sequential(nn.Flatten(-3), nn.Linear(64, 9), nn.ReLU(), nn.Linear(9, 10))
+
+
+def test_odd_sides_give_the_same_cube_in_batches_of_a_worker_and_here():
+    asked = SMALL | {"model": odd}
+    assert planned(Arguments(**asked)).work.abreast == 8
+    with ThreadPoolExecutor(2) as executor:
+        assert_same(qw.sweep(**asked, executor=executor, progress=False), qw.sweep(**asked))
+
+
 def test_an_epoch_is_the_same_from_a_checkpoint_as_in_one_go(local):
     work = planned(Arguments(**SMALL)).work
     assert [(part.start, part.stop) for part in work.batches] == [(0, 8), (8, 16), (16, 18)]
+    assert work.abreast == 18
     reached = [None] * BATCHES
     rest = {}
     with one_core_spared():
         for unit in batches.run_here(work, reached):
-            if unit.checkpoint is not None and unit.epoch == 1:
-                reached[unit.batch] = unit.checkpoint
+            for point in unit.checkpoints if unit.epoch == 1 else ():
+                reached[point.batch] = point
             if None not in reached:
                 break
         for unit in batches.run_here(work, reached):
             assert unit.epoch > 1
-            if unit.checkpoint is not None:
-                rest[unit.epoch, unit.batch] = unit.checkpoint
+            rest |= {(unit.epoch, point.batch): point for point in unit.checkpoints}
     for name, value in local._parameters.items():
         again = torch.cat([rest[3, batch].trained.parameters[name] for batch in range(BATCHES)])
         assert torch.equal(again, value)

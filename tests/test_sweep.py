@@ -19,6 +19,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 import qwidgets as qw
+from qwidgets import store
 from qwidgets.neighborhoods import VARIABLES
 from qwidgets.plan import Arguments, SweepSettings, planned
 
@@ -592,14 +593,19 @@ def test_other_versions_of_packages_are_warned_about(tmp_path):
         qw.sweep(**SMALL, store=tmp_path / "store", progress=False)
 
 
+def odd():
+    return nn.Sequential(nn.Flatten(-3), nn.Linear(64, 9), nn.ReLU(), nn.Linear(9, 10))
+
+
 GRID = SMALL | {"regularization": [0, 0.01, 0.03, 0.1, 0.3, 1, 3, 10]}  # of two batches
 
 
 @pytest.mark.parametrize("lost", ["one", "all"])
 def test_a_damaged_checkpoint_is_named_and_can_be_done_without(tmp_path, lost):
     store = tmp_path / "store"
-    expected = qw.sweep(**GRID, progress=False)
-    with closing(qw.iterate_sweep(**GRID, store=store)) as states:
+    asked = GRID | {"model": odd}  # whose batches are trained one after the other
+    expected = qw.sweep(**asked, progress=False)
+    with closing(qw.iterate_sweep(**asked, store=store)) as states:
         while not (store / "parts" / "0-1.safetensors").exists():
             next(states)
     files = sorted((store / "parts").iterdir())
@@ -607,10 +613,27 @@ def test_a_damaged_checkpoint_is_named_and_can_be_done_without(tmp_path, lost):
     damaged = files[1:2] if lost == "one" else files
     damaged[0].write_bytes(damaged[0].read_bytes()[:-1])
     with pytest.raises(ValueError, match=rf"{damaged[0].name} is damaged .*remove that file"):
-        qw.sweep(**GRID, store=store, progress=False)
+        qw.sweep(**asked, store=store, progress=False)
     for file in damaged:
         file.unlink()
-    assert_same(qw.sweep(**GRID, store=store, progress=False), expected)
+    assert_same(qw.sweep(**asked, store=store, progress=False), expected)
+
+
+def test_batches_trained_together_may_be_cut_off_between_their_checkpoints(tmp_path, monkeypatch):
+    path, write = tmp_path / "store", store.write_part
+
+    def fails(folder, batch, epoch, part):
+        if (batch, epoch) == (1, 1):
+            raise OSError(28, "no space")
+        write(folder, batch, epoch, part)
+
+    monkeypatch.setattr(store, "write_part", fails)
+    with pytest.raises(OSError, match="no space"):
+        qw.sweep(**GRID, store=path, progress=False)
+    assert {file.stem for file in (path / "parts").iterdir()} == {"0-0", "1-0", "0-1"}
+    monkeypatch.undo()
+    resumed = qw.sweep(**GRID, store=path, progress=False)
+    assert_same(resumed, qw.sweep(**GRID, progress=False))
 
 
 def test_a_disk_that_fills_up_keeps_the_last_checkpoint(small, tmp_path):
