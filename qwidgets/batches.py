@@ -46,8 +46,10 @@ if TYPE_CHECKING:
 # A batch is what a worker takes: more networks in each would keep fewer workers busy. On a GPU the
 # starting of so many small products would take the time.
 _NETWORKS_IN_BATCH = {"cpu": 8}
-# Networks that one program takes at most.
+# Networks that one program takes at most, and weights of all of them: large networks gain nothing
+# by others beside them, and take memory.
 _MANY_NETWORKS = 64
+_MANY_WEIGHTS = 1 << 23
 # What an `Epoch` has for each network: numbers, and groups of tensors by name.
 EACH_NETWORK = ("train_loss", "diverged", "reason")
 _TENSORS = ("parameters", "moments")
@@ -111,9 +113,13 @@ class Work:
         network among others has the bits that it has in its own batch.
         """
         forward = batched_forward(self.network, self.data.input_shape, strategy=self.strategy)
-        sides = [side for value in self.network.parameters() for side in value.shape]
-        joined = forward.strategy == "stacked" and all(side % 2 == 0 for side in sides)
-        return min(_MANY_NETWORKS if joined else self._batch_size, len(self.epsilon))
+        weights = list(self.network.parameters())
+        even = all(side % 2 == 0 for value in weights for side in value.shape)
+        batches = 1
+        if forward.strategy == "stacked" and even:
+            each = self._batch_size * sum(value.numel() for value in weights)
+            batches = max(batches, _MANY_WEIGHTS // each)
+        return min(batches * self._batch_size, _MANY_NETWORKS, len(self.epsilon))
 
     @property
     def _batch_size(self) -> int:

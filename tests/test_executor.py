@@ -82,6 +82,15 @@ def test_odd_sides_give_the_same_cube_in_batches_of_a_worker_and_here():
         assert_same(qw.sweep(**asked, executor=executor, progress=False), qw.sweep(**asked))
 
 
+def wide():
+    return nn.Sequential(nn.Flatten(-3), nn.Linear(64, 8192), nn.ReLU(), nn.Linear(8192, 10))
+
+
+def test_large_networks_take_no_more_memory_than_a_batch_of_them():
+    work = planned(Arguments(**SMALL | {"model": wide})).work
+    assert work.abreast == 8  # of 614 410 weights each
+
+
 def test_an_epoch_is_the_same_from_a_checkpoint_as_in_one_go(local):
     work = planned(Arguments(**SMALL)).work
     assert [(part.start, part.stop) for part in work.batches] == [(0, 8), (8, 16), (16, 18)]
