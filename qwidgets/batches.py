@@ -108,9 +108,9 @@ class Work:
     def abreast(self) -> int:
         """How many networks this process advances together: those of one batch, or of several.
 
-        Batched products of perceptrons gain by every further network, a quarter of the time with
-        all of 64. With sides that are even, eight networks fill whole vectors of the processor: a
-        network among others has the bits that it has in its own batch.
+        Batched products of small perceptrons gain by every further network. With sides that are
+        even, eight networks fill whole vectors of the processor: a network among others has the
+        bits that it has in its own batch.
         """
         forward = batched_forward(self.network, self.data.input_shape, strategy=self.strategy)
         weights = list(self.network.parameters())

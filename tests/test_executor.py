@@ -64,6 +64,16 @@ def last(states):
 # The same cube
 
 
+@pytest.mark.parametrize("columns", [5, 7])
+def test_networks_that_do_not_fill_rows_or_minibatches_are_the_same_together(columns):
+    """The attacked ones of a batch begin elsewhere in it than among all."""
+    strengths = SMALL["regularization"][:columns]
+    asked = SMALL | {"epsilon": [0, 0.1, 0.2], "regularization": strengths, "train_size": 283}
+    with ThreadPoolExecutor(1) as executor:
+        remote = qw.sweep(**asked, executor=executor, progress=False)
+    assert_same(remote, qw.sweep(**asked, progress=False))
+
+
 @pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_cube_is_that_of_a_local_run(local, kind, workers):
@@ -79,7 +89,8 @@ def test_odd_sides_give_the_same_cube_in_batches_of_a_worker_and_here():
     asked = SMALL | {"model": odd}
     assert planned(Arguments(**asked)).work.abreast == 8
     with ThreadPoolExecutor(2) as executor:
-        assert_same(qw.sweep(**asked, executor=executor, progress=False), qw.sweep(**asked))
+        remote = qw.sweep(**asked, executor=executor, progress=False)
+    assert_same(remote, qw.sweep(**asked, progress=False))
 
 
 def wide():
