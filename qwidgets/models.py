@@ -496,11 +496,13 @@ class BatchedForward:
 
     def _stacked(self, params: Mapping[str, Tensor], hidden: Tensor, *, first: int = 0) -> Tensor:
         """Apply the layers from number `first` on to (N, B, features)."""
+        given = hidden
         for name, layer in self._layers()[first:]:
             if isinstance(layer, nn.Linear):
                 hidden = _affine(hidden, params[f"{name}.weight"], params.get(f"{name}.bias"))
             else:
-                hidden = hidden.relu()
+                # What a product gave may be overwritten: its derivative does not need it.
+                hidden = hidden.relu() if hidden is given else hidden.relu_()
         return hidden
 
 

@@ -24,11 +24,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
-from torch.nn import functional
 from torch.optim.adam import adam
 
 from qwidgets.attacks import fgsm, kl_pgd, pgd
-from qwidgets.tasks import CLASSIFICATION
+from qwidgets.tasks import CLASSIFICATION, along_rows
 from qwidgets.threads import threads
 
 if TYPE_CHECKING:
@@ -467,7 +466,7 @@ def _objective(
     outputs = model(learned)
     everywhere = y.expand(len(examples), *y.shape)
     if task == CLASSIFICATION:
-        log_probability = functional.log_softmax(outputs, dim=-1)
+        log_probability = along_rows(torch.log_softmax, outputs)
         losses = -log_probability.gather(-1, everywhere.unsqueeze(-1)).squeeze(-1)
     else:
         task.check(outputs, everywhere)
@@ -481,7 +480,7 @@ def _objective(
         uniform = -log_probability.mean((1, 2))
         objective = (1 - regularization) * loss + regularization * uniform
     if trades and epsilon.any():
-        attacked = functional.log_softmax(model(examples), dim=-1)
+        attacked = along_rows(torch.log_softmax, model(examples))
         divergence = (log_probability.exp() * (log_probability - attacked)).sum(2).mean(1)
         # At radius 0 it is 0, but its gradient only to rounding.
         objective = objective + settings.trades_weight * (epsilon > 0) * divergence
