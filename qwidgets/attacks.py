@@ -32,8 +32,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qwidgets.models import evaluating
-from qwidgets.tasks import CLASSIFICATION
+from qwidgets.models import evaluating, linearized
+from qwidgets.tasks import CLASSIFICATION, along_rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -348,7 +348,7 @@ def kl_pgd(
     """
     with evaluating(model):
         with torch.no_grad():
-            prediction = model(x).softmax(-1)
+            prediction = along_rows(torch.softmax, model(x))
         x, y, leading = _checked_inputs(
             model, x, prediction.argmax(-1), value_range, CLASSIFICATION
         )
@@ -563,15 +563,14 @@ def _outputs_and_gradient(
     That is what the task says, or the divergence from a `prediction` (*leading, classes), where one
     is given.
     """
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        outputs = model(x)
-        task.check(outputs, y)
-    gradient = None
-    if outputs.requires_grad:
-        rise = outputs.detach()
-        rise = task.rise(rise, y) if prediction is None else rise.softmax(-1) - prediction
-        (gradient,) = torch.autograd.grad(outputs, x, rise, allow_unused=True)
+    outputs, pull = linearized(model, x)
+    task.check(outputs, y)
+    outputs = outputs.detach()
+    if prediction is None:
+        rise = task.rise(outputs, y)
+    else:
+        rise = along_rows(torch.softmax, outputs) - prediction
+    gradient = pull(rise)
     if gradient is None:
         message = (
             f"model must compute its {task.words} from x with differentiable torch operations, got "
@@ -579,7 +578,7 @@ def _outputs_and_gradient(
             "it."
         )
         raise ValueError(message)
-    return outputs.detach(), gradient
+    return outputs, gradient
 
 
 def _checked_inputs(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,6 +19,7 @@ import torch
 from scipy.special import betainc
 
 from qwidgets.attacks import pgd, withstands
+from qwidgets.models import Networks
 from qwidgets.section import PacketMoments, packet_moments
 from qwidgets.threads import shares, side_by_side
 
@@ -225,7 +225,7 @@ def _measured(
             probes.task.check(outputs, everywhere)
             loss += probes.task.losses(outputs, everywhere).double().sum(1)
         survived = withstands(
-            partial(forward, group),
+            Networks(forward, group),
             x.expand(abreast, *x.shape),
             everywhere,
             probes.attack_epsilon,
@@ -324,7 +324,7 @@ def _directions(
     largest = gradient.abs().amax(2, keepdim=True)
     if (largest == 0).any():
         moved = pgd(
-            partial(forward, parameters),
+            Networks(forward, parameters),
             everywhere,
             y,
             probes.reference_epsilon,

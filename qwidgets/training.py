@@ -27,6 +27,7 @@ import torch
 from torch.optim.adam import adam
 
 from qwidgets.attacks import fgsm, kl_pgd, pgd
+from qwidgets.models import Networks
 from qwidgets.tasks import CLASSIFICATION, along_rows
 from qwidgets.threads import threads
 
@@ -418,7 +419,7 @@ def _attacked(
         return everywhere
     # Leading clean networks (the first row of a grid) need no attack: leave them out.
     clean = int(attacked[0])
-    model = partial(forward, {name: value[clean:] for name, value in weights.items()})
+    model = Networks(forward, {name: value[clean:] for name, value in weights.items()})
     inputs, targets, radius = (
         everywhere[clean:],
         y.expand(networks - clean, *y.shape),

@@ -15,10 +15,12 @@ from torch.nn.functional import cross_entropy, softplus
 from qwidgets.data import Dataset, load_data
 from qwidgets.models import (
     STRATEGIES,
+    Networks,
     Strategy,
     batched_forward,
     build_model,
     evaluating,
+    linearized,
     packet_loss,
     stack_parameters,
     unstack,
@@ -324,6 +326,57 @@ def test_logits_on_lines_are_those_at_their_points(
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
     slopes = [torch.autograd.grad(value.square().sum(), t)[0] for value in (found, expected)]
     torch.testing.assert_close(*slopes, rtol=1e-8, atol=1e-8)
+
+
+PERCEPTRONS: dict[str, list[nn.Module]] = {
+    "mlp": [nn.Flatten(), nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 32), nn.ReLU()],
+    "rectified first": [nn.Flatten(), nn.ReLU(), nn.ReLU(), nn.Linear(64, 32), nn.ReLU()],
+    "no bias": [nn.Flatten(), nn.Linear(64, 32, bias=False)],
+    "rectified twice": [nn.Flatten(), nn.Linear(64, 32), nn.ReLU(inplace=True), nn.ReLU()],
+}
+
+
+@pytest.mark.parametrize("last", [[], [nn.ReLU()]])
+@pytest.mark.parametrize("name", PERCEPTRONS)
+@pytest.mark.parametrize(
+    ("networks", "leading"), [(3, (3, 5)), (3, (5,)), (8, (8, 64)), (1, (1, 600))]
+)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_derivative_written_out_is_that_of_autograd(
+    strategy: Strategy, networks: int, leading: tuple[int, ...], name: str, last: list[nn.Module]
+) -> None:
+    model = nn.Sequential(*copy.deepcopy(PERCEPTRONS[name]), nn.Linear(32, 10), *last)
+    forward = batched_forward(model, (1, 8, 8), strategy=strategy)
+    generator = torch.Generator().manual_seed(3)
+    params = {
+        key: torch.randn((networks, *value.shape), generator=generator) / 4
+        for key, value in model.named_parameters()
+    }
+    if networks > 1:
+        params["1.weight" if "1.weight" in params else "3.weight"][0] = torch.nan
+    x = torch.randn((*leading, 1, 8, 8), generator=generator).requires_grad_()
+    cotangent = torch.randn((networks, leading[-1], 10), generator=generator)
+
+    expected = forward(params, x)
+    (slope,) = torch.autograd.grad(expected, x, cotangent)
+    before = x.detach().clone(), {key: value.clone() for key, value in params.items()}
+    outputs, pull = linearized(Networks(forward, params), x)
+
+    assert torch.equal(outputs.nan_to_num(9e9), expected.nan_to_num(9e9))
+    assert not outputs[1:].isnan().any()
+    gradient = pull(cotangent)
+    torch.testing.assert_close(gradient, slope, equal_nan=True)
+    if len(leading) > 1:
+        assert gradient is not None
+        assert torch.equal(gradient[1:], slope[1:])
+    torch.testing.assert_close((x.detach(), params), before, rtol=0, atol=0, equal_nan=True)
+
+
+def test_inputs_of_the_wrong_shape_are_refused_before_the_derivative(digits: Dataset) -> None:
+    network = build_model("mlp", digits)
+    networks = Networks(batched_forward(network), stack_parameters([network] * 3))
+    with pytest.raises(ValueError, match=r"x must have shape .* got \(2, 5, 1, 8, 8\)"):
+        linearized(networks, torch.zeros(2, 5, 1, 8, 8))
 
 
 @pytest.mark.parametrize("name", ["mlp", "no bias"])
