@@ -235,8 +235,9 @@ def _peer(
     )
 
 
-def _explorer(name: str, panels: tuple[str, ...]) -> Case:
-    cells = (_STAGE, "import qwidgets as qw", "qw.Explorer(qw.sweep(epochs=4, progress=False))")
+def _explorer(name: str, panels: tuple[str, ...], more: str = "") -> Case:
+    show = f"qw.Explorer(qw.sweep(epochs=4, progress=False){more})"
+    cells = (_STAGE, "import qwidgets as qw", show)
     return Case(
         name=name,
         slider=_EXPLORER_SLIDER,
@@ -273,7 +274,8 @@ PEERS = (
     ),
 )
 EXPLORER = (
-    _explorer("Explorer, plane and curves", _TWO_PANELS),
+    _explorer("Explorer, two panels", _TWO_PANELS, ", panels=['plane', 'curves']"),
+    _explorer("Explorer, two of all panels", _TWO_PANELS),
     _explorer("Explorer, all panels", _ALL_PANELS),
 )
 

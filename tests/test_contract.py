@@ -10,6 +10,7 @@ import anywidget
 import pytest
 
 import qwidgets as qw
+from qwidgets.widgets.choices import PANELS
 from qwidgets.widgets.explorer import Explorer
 from qwidgets.widgets.runner import Phase
 
@@ -64,6 +65,11 @@ def test_traits_are_those_of_the_contract(source):
 def test_panels_and_marks_have_the_same_names(source, traits):
     assert set(traits["figures"]) == set(strings(block(source, "PANELS = [")))
     assert set(traits["marks"]) == set(strings(block(source, "MARKS = [")))
+
+
+def test_the_page_knows_the_same_panels(source, traits):
+    union = re.search(r"type PanelName =([^;]*);", source)[1]
+    assert traits["panels"] == list(PANELS) == strings(union)
 
 
 def test_cube_has_the_fields_of_the_contract(source, traits):

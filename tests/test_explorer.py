@@ -135,6 +135,34 @@ def test_choices_off_the_cube_are_refused_and_change_nothing(make, sweep, name, 
     assert getattr(explorer, name) == before
 
 
+def test_some_panels_stand_in_the_order_of_the_page(make, sweep):
+    explorer = make(sweep, panels=("lens", "curves", "lens"))
+    assert explorer.panels == ["curves", "lens"]
+    explorer.panels = {"plane"}
+    assert explorer.panels == ["plane"]
+    assert make(sweep).panels[0] == "plane"
+    assert len(make(sweep).panels) == 7
+
+
+@pytest.mark.parametrize(
+    ("names", "error", "words"),
+    [
+        (["plane", "curve"], ValueError, r"got 'curve' \(did you mean 'curves'\?\)"),
+        ([], ValueError, r"at least one panel, of 'plane', .*; got \[\]"),
+        ("plane", TypeError, "must be a list of names, of 'plane', .*; got 'plane'"),
+        ([["plane"]], ValueError, r"got \['plane'\]"),
+        (3, TypeError, "got 3"),
+    ],
+)
+def test_what_is_no_panel_is_refused_and_changes_nothing(make, sweep, names, error, words):
+    with pytest.raises(error, match=words):
+        make(sweep, panels=names)
+    explorer = make(sweep, panels=["curves"])
+    with pytest.raises(TraitError, match=words):
+        explorer.panels = names
+    assert explorer.panels == ["curves"]
+
+
 @pytest.mark.parametrize("value", [0.0, 0.05, 0.1])
 def test_choices_on_the_cube_are_taken(make, sweep, value):
     explorer = make(sweep)

@@ -89,19 +89,22 @@ export async function link(
   return { marks, order };
 }
 
-/** Show the figures in their slots; returns what removes them. */
+/** Give a function that has these figures in their slots, and no others: what is not on the page is
+ * not drawn. */
 export function placeFigures(
   model: AnyModel<Traits>,
   slots: Record<Panel, HTMLElement>,
   failed: (error: unknown) => void,
-): () => void {
+): (wanted: ReadonlySet<string>) => void {
   const manager = managerOf(model);
   const references = model.get("figures");
-  let removed = false;
-  const placed: FigureView[] = [];
+  /** The view follows when bqplot has made it. */
+  const placed = new Map<Panel, { view?: FigureView }>();
   const place = async (name: Panel) => {
+    const place: { view?: FigureView } = {};
+    placed.set(name, place);
     const view = await manager.create_view(await manager.get_model(idOf(references[name])));
-    if (removed) return view.remove();
+    if (placed.get(name) !== place) return view.remove();
     // No mark is in a legend, but bqplot takes the empty one out of the page and puts it back at
     // every move of every mark, and the browser lays out and layers the figure anew.
     view.update_legend = () => {};
@@ -110,17 +113,21 @@ export function placeFigures(
       update_marks.call(view, views);
       views.forEach(moveInPlace);
     };
-    placed.push(view);
+    place.view = view;
     slots[name].append(view.el);
     // bqplot draws once it is told that it is in the page; a Lumino parent would send the same.
     for (const type of ["before-attach", "after-attach"]) {
       view.luminoWidget.processMessage({ type, isConflatable: false, conflate: () => false });
     }
   };
-  for (const name of PANELS) place(name).catch(failed);
-  return () => {
-    removed = true;
-    for (const view of placed) view.remove();
+  return (wanted) => {
+    for (const name of PANELS) {
+      const old = placed.get(name);
+      if (wanted.has(name) && !old) place(name).catch(failed);
+      if (wanted.has(name) || !old) continue;
+      placed.delete(name);
+      old.view?.remove();
+    }
   };
 }
 

@@ -114,6 +114,16 @@ export interface Run {
 export const PANELS = ["plane", "neighborhood", "tradeoff", "curves", "robustness"] as const;
 export type Panel = (typeof PANELS)[number];
 
+/** What a person may have on the page or not; each is one panel. */
+export type PanelName =
+  | "plane"
+  | "phase_space"
+  | "tradeoff"
+  | "curves"
+  | "robustness"
+  | "input_plane"
+  | "lens";
+
 export const MARKS = [
   "plane_networks",
   "plane_trail",
@@ -149,6 +159,8 @@ export interface Traits {
   attack_epsilon: number;
   /** What the uncertainty plane shows. */
   plane: "attack" | "neighborhood";
+  /** What is on the page. */
+  panels: PanelName[];
   /** Which of several models of one's own; empty for a grid. */
   model: string;
   /** Which of the test images of the class the lens shows. */

@@ -3,7 +3,15 @@
 import type { AnyModel } from "@anywidget/types";
 import { placeFigures } from "./bqplot";
 import { Commands } from "./commands";
-import { type MarkName, PANELS, type Panel, type Request, type Run, type Traits } from "./contract";
+import {
+  type MarkName,
+  PANELS,
+  type Panel,
+  type PanelName,
+  type Request,
+  type Run,
+  type Traits,
+} from "./contract";
 import { Controls } from "./controls";
 import type { Cube } from "./cube";
 import { h } from "./dom";
@@ -77,6 +85,10 @@ export class View {
   private readonly hover: Hover;
   private readonly tour: Tour;
   private readonly root: HTMLElement;
+  private readonly panels: Record<PanelName, HTMLElement>;
+  private readonly placed: (wanted: ReadonlySet<string>) => void;
+  /** Which of the panels are on the page. */
+  private on: ReadonlySet<string> = new Set();
   private readonly ends: (() => void)[] = [];
 
   constructor(
@@ -112,17 +124,16 @@ export class View {
     };
     const framed = (name: keyof typeof NOTES) =>
       panel(`qw-${name}`, TITLES[name], NOTES[name], figures[name]);
-    const panels = h(
-      "div",
-      { class: "qw-panels" },
-      this.plane.element,
-      panel("qw-phase-space", "Phase space", PHASE_NOTE, this.phase.element),
-      framed("tradeoff"),
-      framed("curves"),
-      framed("robustness"),
-      this.inputs.element,
-      this.lens.element,
-    );
+    this.panels = {
+      plane: this.plane.element,
+      phase_space: panel("qw-phase-space", "Phase space", PHASE_NOTE, this.phase.element),
+      tradeoff: framed("tradeoff"),
+      curves: framed("curves"),
+      robustness: framed("robustness"),
+      input_plane: this.inputs.element,
+      lens: this.lens.element,
+    };
+    const panels = h("div", { class: "qw-panels" }, ...Object.values(this.panels));
     this.root = h(
       "div",
       { class: "qw-root" },
@@ -143,7 +154,13 @@ export class View {
       () => this.readout.text,
     );
     const screen = new FullScreen(el, run);
-    this.tour = new Tour(hints(this.controls, this.plane, menu));
+    this.tour = new Tour(
+      hints(
+        this.controls,
+        model.get("panels").includes("plane") ? this.plane.element : panels,
+        menu,
+      ),
+    );
     const tools = [menu.element, screen.button, this.tour.button];
     this.header.element.append(h("div", { class: "qw-tools qw-screen-only" }, ...tools));
     this.root.append(this.tour.element, this.problems.element);
@@ -173,10 +190,11 @@ export class View {
         this.hover,
       ].map((part) => () => part.dispose()),
     );
-    this.listen();
-    this.ends.push(
-      placeFigures(model, figures, (error) => this.problems.show("figures", withoutFigures(error))),
+    this.placed = placeFigures(model, figures, (error) =>
+      this.problems.show("figures", withoutFigures(error)),
     );
+    this.ends.push(() => this.placed(new Set()));
+    this.listen();
   }
 
   dispose(): void {
@@ -202,12 +220,14 @@ export class View {
       if (all) this.readout.setCube(cube);
       this.readout.show(cube, choices.now);
     });
-    this.part("uncertainty plane", () => this.plane.show(cube, choices.now));
+    const { on } = this;
+    if (on.has("plane")) this.part("uncertainty plane", () => this.plane.show(cube, choices.now));
     this.part("refining", () => this.refine.show(cube, choices.now, run));
-    if (all || changed.size > 1 || !changed.has("attack_epsilon"))
+    if (on.has("phase_space") && (all || changed.size > 1 || !changed.has("attack_epsilon")))
       this.part("phase space", () => this.phase.show(cube, choices.now));
-    this.part("input plane", () => this.inputs.show(cube, choices.now));
-    this.part("words of the attack lens", () => this.lens.show(cube, choices.now));
+    if (on.has("input_plane")) this.part("input plane", () => this.inputs.show(cube, choices.now));
+    if (on.has("lens"))
+      this.part("words of the attack lens", () => this.lens.show(cube, choices.now));
     this.part("values", () => this.hover.refresh());
     if (all) this.tour.offer();
   }
@@ -234,6 +254,7 @@ export class View {
   private listen(): void {
     const { model } = this.explored;
     const shown = {
+      panels: () => this.showPanels(),
       heading: () => this.showHeading(),
       run: () => this.showRun(),
       runs: () => this.showRun(),
@@ -241,14 +262,28 @@ export class View {
       lens: () => this.showLens(),
       regions: () => this.showRegions(),
     };
-    this.show();
     for (const [name, show] of Object.entries(shown)) {
       model.on(`change:${name}`, show);
       this.ends.push(() => model.off(`change:${name}`, show));
       show();
     }
-    if (this.explored.live && model.get("lens").state === "empty")
-      this.looking.ask({ type: "look" });
+  }
+
+  /** Have on the page what is wanted there, and draw it. */
+  private showPanels(): void {
+    const { model, live } = this.explored;
+    this.on = new Set(model.get("panels"));
+    let all = true;
+    for (const [name, element] of Object.entries(this.panels)) {
+      element.classList.toggle("qw-off", !this.on.has(name));
+      all &&= this.on.has(name);
+    }
+    this.root.classList.toggle("qw-some", !all);
+    const plane: Panel[] = this.on.has("plane") ? ["neighborhood"] : [];
+    this.placed(new Set([...this.on, ...plane]));
+    this.show();
+    const looking = this.on.has("lens") || this.on.has("input_plane");
+    if (looking && live && model.get("lens").state === "empty") this.looking.ask({ type: "look" });
   }
 
   private showHeading(): void {
@@ -335,7 +370,8 @@ export class View {
       return { name, title, element, table: own[name] ?? (() => tableOf(figure(name))) };
     });
     const figures = parts.filter(({ name }) => !(name in own));
-    const table = () => tableOf(figures.flatMap(({ name }) => figure(name)));
+    const seen = () => figures.filter(({ element }) => !element.classList.contains("qw-off"));
+    const table = () => tableOf(seen().flatMap(({ name }) => figure(name)));
     return [...parts, { name: "explorer", title: "Everything", element: this.root, table }];
   }
 
@@ -371,7 +407,7 @@ function makeReadable(area: HTMLElement, title: string, what = "its values"): vo
 }
 
 /** What a person who sees an Explorer for the first time may not find. */
-function hints(controls: Controls, plane: Plane, menu: ExportMenu): Hint[] {
+function hints(controls: Controls, pointed: HTMLElement, menu: ExportMenu): Hint[] {
   const control = (css: string) => controls.element.querySelector<HTMLElement>(css);
   const all: [HTMLElement | null, string][] = [
     [
@@ -379,7 +415,7 @@ function hints(controls: Controls, plane: Plane, menu: ExportMenu): Hint[] {
       "Move the adversarial radius: every panel redraws at once, also while the networks train.",
     ],
     [
-      plane.element,
+      pointed,
       "Point at a dot, a line or the map, or go there with Tab and the arrow keys: the numbers, with standard errors.",
     ],
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from qwidgets.widgets.problems import OffTheGridError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+PANELS = ("plane", "phase_space", "tradeoff", "curves", "robustness", "input_plane", "lens")
 
 
 def choice(name: str, value: Any, cube: Mapping[str, Any]) -> float | int | str:
@@ -73,3 +76,29 @@ def _model(name: str, cube: Mapping[str, Any]) -> str:
         message = f"model must be one of {known}; got {name!r}."
         raise OffTheGridError(message)
     return name
+
+
+def checked_panels(names: object) -> list[str]:
+    """Return names of panels in the order of the page, each once, or refuse them.
+
+    Raises
+    ------
+    TypeError
+        They are no sequence of names.
+    ValueError
+        One is no panel, or there is none.
+    """
+    known = ", ".join(map(repr, PANELS))
+    if not isinstance(names, (list, tuple, set, frozenset)):
+        message = f"panels must be a list of names, of {known}; got {names!r}."
+        raise TypeError(message)
+    for name in names:
+        if name not in PANELS:
+            near = difflib.get_close_matches(str(name), PANELS, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            message = f"panels must be of {known}; got {name!r}{hint}."
+            raise ValueError(message)
+    if not names:
+        message = f"panels must name at least one panel, of {known}; got {names!r}."
+        raise ValueError(message)
+    return [name for name in PANELS if name in names]

@@ -12,7 +12,7 @@ from ipywidgets import widget_serialization
 
 from qwidgets import __version__, views
 from qwidgets.widgets.cells import answered_beside_cells, in_a_kernel, supersede
-from qwidgets.widgets.choices import choice
+from qwidgets.widgets.choices import PANELS, checked_panels, choice
 from qwidgets.widgets.jobs import measuring, refining, training
 from qwidgets.widgets.looking import NOTHING_SEEN, Look, Looking, Survey, Surveying
 from qwidgets.widgets.panels import Panels
@@ -23,7 +23,7 @@ from qwidgets.widgets.settings import changed, iterate, of_models, refuse_what_i
 from qwidgets.widgets.shown import Shown, words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from qwidgets.lens import Lens
     from qwidgets.own import Measurement
@@ -68,6 +68,10 @@ class Explorer(ProblemsShown):
     sweep : Sweep or Measurement, optional
         A finished or cancelled sweep to show, or what `qwidgets.measure` returned. Nothing is
         trained then.
+    panels : sequence of str, optional
+        What is on the page, by default all: "plane", "phase_space", "tradeoff", "curves",
+        "robustness", "input_plane" (of two-dimensional data) and "lens". Fewer have more room, and
+        redraw sooner on a slow machine.
     background : bool
         Whether training runs on a thread of its own. False is for hosts that show no message of
         such a thread: nothing is trained then until `train` is called, best in the cell below the
@@ -97,6 +101,8 @@ class Explorer(ProblemsShown):
     plane : {"attack", "neighborhood"}
         What the uncertainty plane shows: the packet along the attack, or the effective radii of the
         neighbourhood of the class, where the sweep has measured them.
+    panels : list of str
+        What is on the page, in its order. It can be set at any time.
     run : dict
         ``phase`` ("empty", "preparing", "training", "refining", "measuring", "paused", "done",
         "cancelled" or "failed"), ``fraction`` of the work done, and a ``message``.
@@ -111,7 +117,8 @@ class Explorer(ProblemsShown):
     Raises
     ------
     TypeError, ValueError
-        What `qwidgets.sweep` raises for such arguments; and a sweep together with settings.
+        What `qwidgets.sweep` raises for such arguments; a sweep together with settings; names that
+        are no panels.
 
     Notes
     -----
@@ -130,6 +137,7 @@ class Explorer(ProblemsShown):
     epoch = tl.Int(0).tag(sync=True)
     attack_epsilon = tl.Float(0.0).tag(sync=True)
     plane = tl.Enum(["attack", "neighborhood"], "attack").tag(sync=True)
+    panels = tl.Any(list(PANELS)).tag(sync=True)
     model = tl.Unicode("").tag(sync=True)
     image = tl.Int(0).tag(sync=True)
     lens = tl.Dict(dict(NOTHING_SEEN), read_only=True).tag(sync=True)
@@ -146,9 +154,11 @@ class Explorer(ProblemsShown):
         self,
         sweep: Sweep | Measurement | None = None,
         *,
+        panels: Sequence[str] | None = None,
         background: bool = True,
         **settings: Any,
     ) -> None:
+        on = checked_panels(PANELS if panels is None else panels)
         refuse_what_is_no_sweep(sweep, settings)
         self._background = background
         self._settings = settings
@@ -167,7 +177,7 @@ class Explorer(ProblemsShown):
         self._watched = False
         self._looking = Looking(lambda seen: self.tell("lens", seen), background=background)
         self._surveying = Surveying(lambda seen: self.tell("regions", seen), background=background)
-        super().__init__(figures=self._panels.figures, marks=self._panels.marks)
+        super().__init__(figures=self._panels.figures, marks=self._panels.marks, panels=on)
         answered_beside_cells(self.comm)
         self._standstill = Standstill(self, background=background)
         self.set_trait("run", {"phase": "empty", "fraction": 0.0, "message": ""})
@@ -615,6 +625,13 @@ class Explorer(ProblemsShown):
             self._look_again()
             if self._kept:
                 self._survey_again()
+
+    @tl.validate("panels")
+    def _check_panels(self, proposal: Any) -> list[str]:
+        try:
+            return checked_panels(proposal["value"])
+        except (TypeError, ValueError) as error:
+            raise tl.TraitError(str(error)) from None
 
     @tl.validate(*_CHOICES)
     def _check_choice(self, proposal: Any) -> float | int | str:

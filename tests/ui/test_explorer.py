@@ -236,6 +236,64 @@ def test_a_move_is_drawn_in_one_frame(view: View) -> None:
     assert len({frame for found in frames.values() for frame in found}) == 1, frames
 
 
+PARTS = ("plane", "phase-space", "tradeoff", "curves", "robustness", "lens")
+
+
+def test_panels_that_are_not_wanted_are_not_there_and_come_when_they_are(
+    lab: Lab, saved: Saved
+) -> None:
+    code = show(saved.path).replace("))", "), panels=['curves', 'plane'])")
+    with lab.notebook([code], viewport=TALL) as notebook:
+        notebook.run(0)
+        view = View(notebook.cell(0).locator(".qw-root"))
+        figures = view.root.locator("svg.svg-figure")
+
+        def there() -> set[str]:
+            return {name for name in PARTS if view.root.locator(f".qw-{name}").is_visible()}
+
+        # The plane keeps its other figure ready beside it.
+        expect(figures).to_have_count(3)
+        expect(view.root.locator(".qw-plane-attack g.object_grp").last).to_be_visible()
+        assert there() == {"plane", "curves"}
+        sides = [view.root.locator(f".qw-{name}").bounding_box() for name in ("plane", "curves")]
+        [one, two] = [side for side in sides if side is not None]
+        assert one["y"] == two["y"]
+        assert one["width"] == pytest.approx(two["width"], abs=1)
+        notebook.page.wait_for_timeout(300)
+        assert notebook.execute("print(e.lens['state'])") == "empty\n"
+        curve = view.root.locator(".qw-curves path.line").nth(1)
+        before = curve.get_attribute("d")
+        view.slider("epsilon").press("ArrowRight")
+        expect(curve).not_to_have_attribute("d", before or "")
+        view.root.locator(".qw-export").click()
+        expect(view.root.locator(".qw-save-plane-png")).to_be_visible()
+        expect(view.root.locator(".qw-save-tradeoff-png")).to_be_hidden()
+        view.page.keyboard.press("Escape")
+
+        # All of them: as if they had been there from the beginning.
+        notebook.execute("e.panels = qw.Explorer(e.sweep).panels")
+        view.wait_drawn()
+        view.slider("epsilon").press("End")
+        expect(view.root.locator(".qw-lens-image img")).to_have_attribute(
+            "src", re.compile("^data")
+        )
+        assert there() == set(PARTS)
+        expect(figures).to_have_count(5)
+        assert_readout(view, saved.sweep, epsilon=EPSILON[-1])
+        drawn = view.geometry()
+        notebook.execute("e.panels = ['robustness']")
+        expect(figures).to_have_count(1)
+        assert there() == {"robustness"}
+        view.slider("epsilon").press("Home")
+        notebook.execute("e.panels = ['tradeoff', 'phase_space', 'plane', 'robustness', 'curves']")
+        view.wait_drawn()
+        view.slider("epsilon").press("End")
+        again = view.geometry()
+        for name in ("plane_now", "tradeoff_networks", "tradeoff_now", "robustness_lines"):
+            assert len(json.loads(again[name])[0]) == len(json.loads(drawn[name])[0]), name
+        assert notebook.errors == []
+
+
 def test_another_class_shows_its_packets(view: View, saved: Saved) -> None:
     before = view.geometry()
     view.select.select_option("7")
