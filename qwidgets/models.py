@@ -470,18 +470,9 @@ class BatchedForward:
         shared = self._is_shared(x, networks)
         hidden = x.detach().flatten(-self._input_ndim)
         hidden = hidden.expand(networks, -1, -1) if shared else hidden
-        product = False
         backwards: list[Callable[[Tensor], Tensor]] = []
         with torch.no_grad():
-            for name, layer in self._layers():
-                if isinstance(layer, nn.Linear):
-                    weight = params[f"{name}.weight"]
-                    hidden = _affine(hidden, weight, params.get(f"{name}.bias"))
-                    backwards.append(partial(_affine, weight=weight.mT, bias=None))
-                else:
-                    hidden = hidden.relu_() if product else hidden.relu()
-                    backwards.append(partial(_where_positive, where=hidden))
-                product = isinstance(layer, nn.Linear)
+            outputs = self._stacked(params, hidden, backwards=backwards)
 
         @torch.no_grad()
         def pull(cotangent: Tensor) -> Tensor:
@@ -489,7 +480,7 @@ class BatchedForward:
                 cotangent = back(cotangent)
             return (cotangent.sum(0) if shared else cotangent).reshape(x.shape)
 
-        return hidden, pull
+        return outputs, pull
 
     def along(
         self, params: Mapping[str, Tensor], x: Tensor, direction: Tensor, t: Tensor
@@ -535,17 +526,33 @@ class BatchedForward:
         named = self._model.named_modules(remove_duplicate=False)
         return [(name, layer) for name, layer in named if isinstance(layer, nn.Linear | nn.ReLU)]
 
-    def _stacked(self, params: Mapping[str, Tensor], hidden: Tensor, *, first: int = 0) -> Tensor:
-        """Apply the layers from number `first` on to (N, B, features)."""
+    def _stacked(
+        self,
+        params: Mapping[str, Tensor],
+        hidden: Tensor,
+        *,
+        first: int = 0,
+        backwards: list[Callable[[Tensor], Tensor]] | None = None,
+    ) -> Tensor:
+        """Apply the layers from number `first` on to (N, B, features).
+
+        To `backwards` comes for each layer what takes a cotangent back through it.
+        """
         # What a product gave may be overwritten: its derivative does not need it. That of a
         # rectified value does.
         product = False
         for name, layer in self._layers()[first:]:
+            back: Callable[[Tensor], Tensor]
             if isinstance(layer, nn.Linear):
-                hidden = _affine(hidden, params[f"{name}.weight"], params.get(f"{name}.bias"))
+                weight = params[f"{name}.weight"]
+                hidden = _affine(hidden, weight, params.get(f"{name}.bias"))
+                back = partial(_affine, weight=weight.mT, bias=None)
             else:
                 hidden = hidden.relu_() if product else hidden.relu()
+                back = partial(_where_positive, where=hidden)
             product = isinstance(layer, nn.Linear)
+            if backwards is not None:
+                backwards.append(back)
         return hidden
 
 

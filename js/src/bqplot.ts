@@ -101,10 +101,10 @@ export function placeFigures(
   /** The view follows when bqplot has made it. */
   const placed = new Map<Panel, { view?: FigureView }>();
   const place = async (name: Panel) => {
-    const place: { view?: FigureView } = {};
-    placed.set(name, place);
+    const slot: { view?: FigureView } = {};
+    placed.set(name, slot);
     const view = await manager.create_view(await manager.get_model(idOf(references[name])));
-    if (placed.get(name) !== place) return view.remove();
+    if (placed.get(name) !== slot) return view.remove();
     // No mark is in a legend, but bqplot takes the empty one out of the page and puts it back at
     // every move of every mark, and the browser lays out and layers the figure anew.
     view.update_legend = () => {};
@@ -113,7 +113,7 @@ export function placeFigures(
       update_marks.call(view, views);
       views.forEach(moveInPlace);
     };
-    place.view = view;
+    slot.view = view;
     slots[name].append(view.el);
     // bqplot draws once it is told that it is in the page; a Lumino parent would send the same.
     for (const type of ["before-attach", "after-attach"]) {

@@ -273,12 +273,9 @@ export class View {
   private showPanels(): void {
     const { model, live } = this.explored;
     this.on = new Set(model.get("panels"));
-    let all = true;
-    for (const [name, element] of Object.entries(this.panels)) {
-      element.classList.toggle("qw-off", !this.on.has(name));
-      all &&= this.on.has(name);
-    }
-    this.root.classList.toggle("qw-some", !all);
+    const all = Object.entries(this.panels);
+    for (const [name, element] of all) element.classList.toggle("qw-off", !this.on.has(name));
+    this.root.classList.toggle("qw-some", this.on.size < all.length);
     const plane: Panel[] = this.on.has("plane") ? ["neighborhood"] : [];
     this.placed(new Set([...this.on, ...plane]));
     this.show();

@@ -137,7 +137,7 @@ class Explorer(ProblemsShown):
     epoch = tl.Int(0).tag(sync=True)
     attack_epsilon = tl.Float(0.0).tag(sync=True)
     plane = tl.Enum(["attack", "neighborhood"], "attack").tag(sync=True)
-    panels = tl.Any(list(PANELS)).tag(sync=True)
+    panels = tl.Any().tag(sync=True)
     model = tl.Unicode("").tag(sync=True)
     image = tl.Int(0).tag(sync=True)
     lens = tl.Dict(dict(NOTHING_SEEN), read_only=True).tag(sync=True)
