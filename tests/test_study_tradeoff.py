@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from qwidgets.studies import tradeoff
-from qwidgets.studies.study import Setting, columns, comma_separated, finish
+from qwidgets.studies.study import Setting, columns, comma_separated, finish, rank_correlation
 from qwidgets.sweep import one_core_spared
 
 
@@ -38,12 +38,12 @@ def test_rank_correlation_is_spearmans(rng):
     x, y = rng.normal(size=(2, 7, 20)).round(1)
     x[2, :5] = np.nan
     y[2, 3:9] = np.nan
-    found = tradeoff.rank_correlation(x, y)
+    found = rank_correlation(x, y)
     for row in range(7):
         known = np.isfinite(x[row]) & np.isfinite(y[row])
         assert found[row] == pytest.approx(spearmanr(x[row][known], y[row][known])[0])
-    assert np.isnan(tradeoff.rank_correlation(np.ones(9), np.arange(9.0)))
-    assert np.isnan(tradeoff.rank_correlation(np.arange(3.0), np.arange(3.0)))
+    assert np.isnan(rank_correlation(np.ones(9), np.arange(9.0)))
+    assert np.isnan(rank_correlation(np.arange(3.0), np.arange(3.0)))
 
 
 def test_a_correlation_within_groups_does_not_see_what_differs_between_them(rng):
@@ -96,7 +96,7 @@ def test_other_regularizers_are_predicted_from_foreign_networks_alone(rng):
     known = own.regularization > 0
     assert np.isnan(predicted[:, ~known]).all()
     # Rising here, falling there: the fit is that of the others.
-    assert (tradeoff.rank_correlation(predicted, x) < -0.9).all()
+    assert (rank_correlation(predicted, x) < -0.9).all()
 
 
 def test_flat_networks_are_left_out():

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import nn
 
 import qwidgets as qw
@@ -31,6 +30,7 @@ from qwidgets.studies.study import (
     Study,
     columns,
     measured,
+    rank_correlation,
     within,
 )
 
@@ -708,7 +708,7 @@ def correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> Correlation |
     """
     if len(x) < FEWEST or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
-    value = float(np.corrcoef(rankdata(x), rankdata(y))[0, 1])
+    value = float(rank_correlation(x, y))
     inside = min(max(value, -1 + 1e-9), 1 - 1e-9)
     z, error = math.atanh(inside), math.sqrt((1 + value**2 / 2) / (len(x) - 3))
     return Correlation(

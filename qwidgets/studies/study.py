@@ -19,6 +19,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
+from scipy.stats import rankdata
 
 import qwidgets as qw
 from qwidgets.files import write_whole
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
     from torch import Tensor
 
     from qwidgets.domain import Domain
@@ -48,6 +49,9 @@ BEYOND_CHANCE = 4.0
 
 HALF = 0.5
 """What the papers say that no product is below."""
+
+FEWEST = 4
+"""Fewer points have no order worth the name."""
 
 _PACKAGES = ("torch", "numpy", "scipy")
 
@@ -248,6 +252,23 @@ def finish(work: Work[T]) -> T:
 def over_seeds(values: NDArray[np.float64]) -> tuple[float, float]:
     """Return the mean of one number a seed, and its standard error."""
     return float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
+
+
+def rank_correlation(x: ArrayLike, y: ArrayLike, fewest: int = FEWEST) -> NDArray[np.float64]:
+    """Spearman's rank correlation along the last axis, of the pairs that are defined.
+
+    NaN where they are fewer than ``fewest``, or where one of the two is constant.
+    """
+    x, y = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64))
+    known = np.isfinite(x) & np.isfinite(y)
+    ranks = [rankdata(np.where(known, v, np.inf), axis=-1) for v in (x, y)]
+    count = known.sum(-1, keepdims=True)
+    a, b = (np.where(known, r - (count + 1) / 2, 0) for r in ranks)
+    scale = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
+    fits = (scale > 0) & (count[..., 0] >= fewest)
+    return np.asarray(
+        np.divide((a * b).sum(-1), scale, out=np.full(scale.shape, np.nan), where=fits)
+    )
 
 
 def columns(table: Table) -> Columns:

@@ -31,18 +31,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from scipy.stats.mstats import mjci
 from sklearn.isotonic import IsotonicRegression
 
 import qwidgets as qw
 from qwidgets.studies.study import (
     BEYOND_CHANCE,
+    FEWEST,
     Claim,
     Conclusion,
     Study,
     bullets,
     columns,
+    rank_correlation,
     trained,
     within,
 )
@@ -87,8 +88,6 @@ CONDITIONS = {"all": "all networks", "not flat": "without flat networks"}
 
 FLAT = 0.99
 AT_CHANCE = 3.0
-# Fewer points have no order worth the name.
-FEWEST = 4
 RESAMPLES = 500
 ROUNDING = 1e-9
 
@@ -384,22 +383,6 @@ def _mean(values: Values, axis: int) -> Values:
     total = np.where(known, values, 0).sum(axis)
     count = known.sum(axis)
     return np.asarray(np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0))
-
-
-def rank_correlation(x: Values, y: Values) -> Values:
-    """Spearman's rank correlation along the last axis, of the pairs that are defined.
-
-    NaN where fewer than four are, or where one of the two is constant.
-    """
-    known = np.isfinite(x) & np.isfinite(y)
-    ranks = [rankdata(np.where(known, v, np.inf), axis=-1) for v in (x, y)]
-    count = known.sum(-1, keepdims=True)
-    a, b = (np.where(known, r - (count + 1) / 2, 0) for r in ranks)
-    scale = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
-    fits = (scale > 0) & (count[..., 0] >= FEWEST)
-    return np.asarray(
-        np.divide((a * b).sum(-1), scale, out=np.full(scale.shape, np.nan), where=fits)
-    )
 
 
 def correlation(

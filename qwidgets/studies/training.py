@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata, t
+from scipy.stats import t
 
 import qwidgets as qw
 from qwidgets.studies.study import (
@@ -22,6 +22,7 @@ from qwidgets.studies.study import (
     columns,
     finish,
     over_seeds,
+    rank_correlation,
     trained,
     within,
 )
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import xarray as xr
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     from qwidgets.studies.study import Columns, Row, Setting, Table, Verdict, Work
 
@@ -214,7 +215,8 @@ def judged(c: Columns) -> Table:
         here = (c["data"] == data) & (c["model"] == model) & (c["training"] == kind)
         for quantity, sign, _ in TRENDS:
             curves = _by_seed(c, here & (c["epoch"] >= 1), quantity)
-            found = np.array([rank_correlation(np.arange(len(one)), one) for one in curves])
+            # What does not change has no trend.
+            found = np.nan_to_num(rank_correlation(np.arange(curves.shape[1]), curves, fewest=2))
             mean, error, low, high = interval(found)
             # Few ranks often agree to the last: no interval is narrower than that of chance alone.
             chance = SIGMAS / math.sqrt(len(found) * max(curves.shape[1] - 1, 1))
@@ -247,13 +249,6 @@ def _by_seed(c: Columns, here: NDArray[np.bool_], quantity: str) -> NDArray[np.f
     """Values over (seed, epoch)."""
     seeds = np.unique(c["seed"][here])
     return np.stack([c[quantity][here & (c["seed"] == seed)] for seed in seeds])
-
-
-def rank_correlation(x: ArrayLike, y: ArrayLike) -> float:
-    """Return Spearman's rank correlation; 0 where nothing changes, which is no trend."""
-    a, b = (rankdata(values) - rankdata(values).mean() for values in (x, y))
-    norm = math.sqrt(float(a @ a) * float(b @ b))
-    return float(a @ b) / norm if norm > 0 else 0.0
 
 
 class Interval(NamedTuple):
