@@ -11,20 +11,35 @@ const PLAY_MS = 160;
 
 let serial = 0;
 
-/** What the dots and lines of the panels stand for; `reference` is named once it is known. */
-function legend(reference: HTMLElement): HTMLElement {
-  const entry = (css: string, ...text: (string | Node)[]) =>
-    h("li", {}, h("i", { class: css, "aria-hidden": true }), h("span", {}, ...text));
-  return h(
+/** What the dots and lines of the panels stand for. */
+class Legend {
+  /** Named once it is known. */
+  readonly reference = h("span", {}, "the first network");
+  private readonly plane = [
+    entry("qw-key-trail", "its path over the epochs"),
+    entry("qw-key-forbidden", "forbidden: σx σp < ½"),
+  ];
+  private readonly networks = entry("qw-key-networks", "all trained networks");
+  readonly element = h(
     "ul",
     { class: "qw-key", "aria-label": "Legend" },
     entry("qw-key-now", "this network, trained"),
     entry("qw-key-hollow", "interpolated, not trained"),
-    entry("qw-key-reference", "compare: ", reference),
-    entry("qw-key-networks", "all trained networks"),
-    entry("qw-key-trail", "its path over the epochs"),
-    entry("qw-key-forbidden", "forbidden: σx σp < ½"),
+    entry("qw-key-reference", "compare: ", this.reference),
+    this.networks,
+    ...this.plane,
   );
+
+  /** Name nothing that no panel shows. */
+  setPanels(on: ReadonlySet<string>): void {
+    for (const item of this.plane) item.hidden = !on.has("plane");
+    this.networks.hidden = !on.has("plane") && !on.has("tradeoff");
+  }
+}
+
+function entry(css: string, ...text: (string | Node)[]): HTMLElement {
+  const mark = h("i", { class: css, "aria-hidden": true });
+  return h("li", {}, mark, h("span", {}, ...text));
 }
 
 interface Slider {
@@ -87,9 +102,8 @@ export class Controls {
   );
   private timer: ReturnType<typeof setInterval> | undefined;
   private cube: Cube | null = null;
-  private readonly reference = h("span", {}, "the first network");
-  /** The legend, there from the beginning: nothing moves when the first networks come. */
-  readonly key = legend(this.reference);
+  /** There from the beginning: nothing moves when the first networks come. */
+  readonly legend = new Legend();
 
   constructor(private readonly choices: Choices) {
     this.element.addEventListener("submit", (event) => event.preventDefault());
@@ -145,7 +159,7 @@ export class Controls {
       this.label.replaceChildren(...cube.labels.map((name) => h("option", {}, name)));
       this.label.disabled = false;
       this.labelName.textContent = cube.group.charAt(0).toUpperCase() + cube.group.slice(1);
-      this.reference.textContent =
+      this.legend.reference.textContent =
         cube.models[0] ??
         `ε ${setting(cube.epsilon.value(0))}, λ ${setting(cube.regularization.value(0))}`;
       this.epoch.input.max = String(cube.epochs);

@@ -56,6 +56,7 @@ export class InputPlane implements Readable {
   private last: { cube: Cube; choice: Choice } | null = null;
   private lens: WireLens = { state: "empty", message: "" };
   private dots: Dot[] = [];
+  private chosen = "in the lens";
   private readonly buffer = document.createElement("canvas");
 
   constructor(
@@ -80,6 +81,12 @@ export class InputPlane implements Readable {
   /** Ring the point that the lens is seen to look at. */
   setLens(lens: WireLens): void {
     this.lens = lens;
+    this.tell();
+  }
+
+  /** Say what becomes of a chosen point. */
+  setPanels(on: ReadonlySet<string>): void {
+    this.chosen = on.has("lens") ? "in the lens" : "chosen";
     this.tell();
   }
 
@@ -289,7 +296,7 @@ export class InputPlane implements Readable {
     if (!hit) return null;
     Object.assign(hit.reading, { label: name(label), attack: choice.attack_epsilon, note: change });
     if (!this.live()) return hit;
-    hit.reading.note = `${change}. ${point === this.looked ? "It is" : "Click or Enter:"} in the lens`;
+    hit.reading.note = `${change}. ${point === this.looked ? "It is" : "Click or Enter:"} ${this.chosen}`;
     return { ...hit, choose: () => this.choices.choose({ label, image: field.image(point) }) };
   }
 
@@ -350,7 +357,7 @@ export class InputPlane implements Readable {
       this.ring.setAttribute("cx", String(seen.x));
       this.ring.setAttribute("cy", String(seen.y));
     }
-    const ring = seen ? "; the ringed one is in the lens" : "";
+    const ring = seen ? `; the ringed one is ${this.chosen}` : "";
     say(
       this.readout,
       `${misread} of ${field.labels.length} points shown are misread after the attack${ring}`,

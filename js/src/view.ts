@@ -109,7 +109,11 @@ export class View {
     this.refine = new Refine(choices, this.commands, live);
     this.setup = new Setup(this.guard, this.commands);
     this.controls.element.prepend(this.models.element);
-    this.controls.element.append(this.refine.element, this.setup.element, this.controls.key);
+    this.controls.element.append(
+      this.refine.element,
+      this.setup.element,
+      this.controls.legend.element,
+    );
     this.plane = new Plane(choices);
     this.lens = new Lens(choices, live);
     this.inputs = new InputPlane(choices, live);
@@ -142,7 +146,7 @@ export class View {
     );
     this.hover = new Hover(this.root, [...this.readers(figures), this.phase, this.inputs]);
     makeReadable(this.phase.area, "Phase space");
-    makeReadable(this.inputs.area, "Input plane", "its test points, Enter shows one in the lens");
+    makeReadable(this.inputs.area, "Input plane", "its test points, Enter chooses one");
 
     const run = (action: () => Promise<void>) => {
       action().catch((error: unknown) => this.problems.show("action", `${inWords(error)}.`));
@@ -276,11 +280,24 @@ export class View {
     const all = Object.entries(this.panels);
     for (const [name, element] of all) element.classList.toggle("qw-off", !this.on.has(name));
     this.root.classList.toggle("qw-some", this.on.size < all.length);
+    this.arrange();
+    this.controls.legend.setPanels(this.on);
+    this.inputs.setPanels(this.on);
     const plane: Panel[] = this.on.has("plane") ? ["neighborhood"] : [];
     this.placed(new Set([...this.on, ...plane]));
     this.show();
     const looking = this.on.has("lens") || this.on.has("input_plane");
     if (looking && live && model.get("lens").state === "empty") this.looking.ask({ type: "look" });
+  }
+
+  /** Say how many panels stand side by side: four are two and two. The lens has its own row. */
+  private arrange(): void {
+    const seen = ([name, element]: [string, HTMLElement]) =>
+      name !== "lens" && this.on.has(name) && !element.hidden;
+    const count = Object.entries(this.panels).filter(seen).length;
+    const abreast = String(count === 4 ? 2 : Math.min(Math.max(count, 1), 3));
+    this.root.dataset.abreast = abreast;
+    this.root.style.setProperty("--qw-abreast", abreast);
   }
 
   private showHeading(): void {
@@ -310,6 +327,7 @@ export class View {
     const regions = this.explored.model.get("regions");
     this.part("input plane", () => this.inputs.setRegions(regions));
     this.root.classList.toggle("qw-two-dimensional", regions.state === "ready");
+    this.arrange();
     this.hover.refresh();
   }
 

@@ -285,7 +285,16 @@ def test_panels_that_are_not_wanted_are_not_there_and_come_when_they_are(
         expect(figures).to_have_count(1)
         assert there() == {"robustness"}
         view.slider("epsilon").press("Home")
+        expect(view.root.locator(".qw-key-forbidden")).to_be_hidden()
+        notebook.execute("e.panels = ['tradeoff', 'phase_space', 'robustness', 'curves']")
+        expect(figures).to_have_count(3)
+        places = [view.root.locator(f".qw-{name}").bounding_box() for name in sorted(there())]
+        # Two and two.
+        assert [len({round(place[side]) for place in places if place}) for side in "xy"] == [2, 2]
+        expect(view.root.locator(".qw-key-networks")).to_be_visible()
+        expect(view.root.locator(".qw-key-trail")).to_be_hidden()
         notebook.execute("e.panels = ['tradeoff', 'phase_space', 'plane', 'robustness', 'curves']")
+        expect(view.root.locator(".qw-key-forbidden")).to_be_visible()
         view.wait_drawn()
         view.slider("epsilon").press("End")
         again = view.geometry()

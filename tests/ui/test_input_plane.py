@@ -264,6 +264,10 @@ def test_a_point_that_is_chosen_is_seen_in_the_lens(
     assert_in_the_lens(of_class(0)[3])
     view.root.locator(".qw-lens-next").click()
     assert_in_the_lens(of_class(0)[4])
+    told = view.root.locator(".qw-regions-readout")
+    expect(told).to_have_text(re.compile("the ringed one is in the lens$"))
+    notebook.execute("e.panels = ['input_plane', 'plane']")
+    expect(told).to_have_text(re.compile("the ringed one is chosen$"))
     assert notebook.errors == []
 
 
