@@ -18,6 +18,7 @@ import warnings
 import zlib
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Self
@@ -29,6 +30,7 @@ from qwidgets.gate import is_gated
 from qwidgets.measurement import measure
 from qwidgets.models import batched_forward, gate_layers, stack_parameters
 from qwidgets.neighborhoods import measure_neighborhoods, unmeasured
+from qwidgets.threads import in_turn, mapped
 from qwidgets.training import Step, train
 
 if TYPE_CHECKING:
@@ -224,15 +226,8 @@ def advance(
     while True:
         parts = [slice(first, min(first + abreast, count)) for first in range(0, count, abreast)]
         try:
-            done = []
-            for index, part in enumerate(parts):
-                units = _advance(work, networks, part, begun)
-                while True:
-                    try:
-                        yield (index + next(units)) / len(parts)
-                    except StopIteration as finished:
-                        done.append(finished.value)
-                        break
+            units = (_advance(work, networks, part, begun) for part in parts)
+            done = yield from in_turn(units, len(parts))
             return _checkpoints(done, batches, own, abreast)
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
@@ -266,13 +261,7 @@ def _advance(
     if is_gated():
         gate_layers(network)
     forward = batched_forward(network, work.data.input_shape, strategy=work.strategy)
-    probes = replace(
-        work.probes,
-        **{
-            name: getattr(work.probes, name).to(work.device)
-            for name in ("inputs", "y", "labels", "packets")
-        },
-    )
+    probes = work.probes.to(work.device)
     events = train(
         forward,
         stack_parameters([network] * len(epsilon)),
@@ -290,23 +279,12 @@ def _advance(
     del events  # closes it: what it holds to train with is not needed while measuring
     left = 1.0 if before is None else 0.5
     units = measure(forward, event.parameters, probes)
-    while True:
-        try:
-            yield 1 - left * (1 - next(units))
-        except StopIteration as finished:
-            measured: Record = finished.value
-            break
+    measured = yield from mapped(units, lambda share: 1 - left * (1 - share))
     if work.detail is not None:
         measured |= unmeasured(len(epsilon), len(probes.packets))
     if work.detail == "every-epoch" or (work.detail and event.epoch == work.training.epochs):
         details = measure_neighborhoods(network, event.parameters, probes)
-        while True:
-            try:
-                next(details)
-                yield 1.0
-            except StopIteration as finished:
-                measured |= finished.value
-                break
+        measured |= yield from mapped(details, lambda _: 1.0)
     trained = replace(event, parameters=_on_cpu(event.parameters), moments=_on_cpu(event.moments))
     return trained, measured, forward.strategy
 
@@ -384,15 +362,14 @@ def run_here(work: Work, reached: Sequence[Checkpoint | None]) -> Generator[Unit
         while due := [batch for batch, point in enumerate(newest) if _epoch(point) < epoch]:
             batches = _abreast(work, due, newest)
             units = advance(work, batches, [newest[batch] for batch in batches])
-            while True:
-                try:
-                    yield Unit(batches=batches, epoch=epoch, fraction=next(units))
-                except StopIteration as finished:
-                    after: list[Checkpoint] = finished.value
-                    break
+            after = yield from mapped(units, partial(_unit_of, batches, epoch))
             for point in after:
                 newest[point.batch] = point
             yield Unit.finished(after)
+
+
+def _unit_of(batches: Sequence[int], epoch: int, fraction: float) -> Unit:
+    return Unit(batches=batches, epoch=epoch, fraction=fraction)
 
 
 def _abreast(work: Work, due: Sequence[int], newest: Sequence[Checkpoint | None]) -> list[int]:
@@ -544,19 +521,19 @@ _held: dict[str, Work] = {}
 
 def _done(job: _Job) -> bytes | None:
     """Do a job, on a worker; None asks for the work, which this process does not have."""
-    work = _held.get(job.key)
-    if work is None:
-        if job.payload is None:
-            return None
-        work = pickle.loads(zlib.decompress(job.payload))  # noqa: S301 - from our own caller
-        _held.clear()
-        _held[job.key] = work
     threads = torch.get_num_threads()
-    if os.getpid() != job.caller:
-        # The other cores are the other workers'; threads that share one wait for each other.
-        torch.set_num_threads(1)
-    units = advance(work, [job.batch], [pickle.loads(job.before)])  # noqa: S301
     try:
+        work = _held.get(job.key)
+        if work is None:
+            if job.payload is None:
+                return None
+            work = pickle.loads(zlib.decompress(job.payload))  # noqa: S301 - from our own caller
+            _held.clear()
+            _held[job.key] = work
+        if os.getpid() != job.caller:
+            # The other cores are the other workers'; threads that share one wait for each other.
+            torch.set_num_threads(1)
+        units = advance(work, [job.batch], [pickle.loads(job.before)])  # noqa: S301
         while True:
             next(units)
     except StopIteration as finished:

@@ -180,7 +180,7 @@ def make_cube(
             "radius of the attack on the test images",
             radius,
         ),
-        ("t", probes.kept_t.numpy(), "position along the attack", "input unit, l2 norm"),
+        ("t", probes.t.numpy(), "position along the attack", "input unit, l2 norm"),
     ]
     coordinates = {
         name: (name, values, {"long_name": meaning, "units": unit})

@@ -11,7 +11,7 @@ float64.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ from scipy.special import betainc
 from qwidgets.attacks import pgd, withstands
 from qwidgets.models import Networks
 from qwidgets.section import PacketMoments, packet_moments
-from qwidgets.threads import shares, side_by_side
+from qwidgets.threads import mapped, side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -64,11 +64,13 @@ class Probes:
     neighborhood_samples : int
         Evaluations for the neighborhood of each label.
     points : int
-        Points of the trapezoid rule on [-8 s, 8 s]; one more than a multiple of ``thinning``.
-    thinning : int
-        Every how manieth point of the reference packet is kept.
+        Points of the lines, on [-8 s, 8 s], joined by cubics. Kinks between them are not followed,
+        as `section` follows them; on digits that changes a median by less than a thousandth.
     reference_epsilon : float
-        Radius of the PGD displacement that takes the place of a vanishing gradient, input units.
+        Radius, in the norm, of the PGD displacement that takes the place of a vanishing gradient,
+        input units.
+    neighborhood_radius : float
+        Of the l-infinity balls around the images of a class, whatever the norm, input units.
     attack_epsilon : tuple of float
         Radii of the robust accuracy curve, sorted, the first one 0.
     attack_steps : int
@@ -88,6 +90,7 @@ class Probes:
     packets: Tensor
     width: float
     reference_epsilon: float
+    neighborhood_radius: float
     attack_epsilon: tuple[float, ...]
     attack_steps: int
     norm: Literal["linf", "l2"]
@@ -95,12 +98,11 @@ class Probes:
     seed: int
     neighborhood_samples: int = 1024
     points: int = 129
-    thinning: int = 1
 
-    @property
-    def kept_t(self) -> Tensor:
-        """Points at which reference packets are kept, float64, input units."""
-        return self.t[:: self.thinning]
+    def to(self, device: torch.device | str) -> Probes:
+        """Return a copy whose tensors are on a device."""
+        names = ("inputs", "y", "labels", "packets")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     @property
     def t(self) -> Tensor:
@@ -169,7 +171,7 @@ def measure(
         for group in groups
     )
     units = len(groups) * (len(attacked) + len(lines))
-    every = yield from shares(side_by_side(works, workers), units)
+    every = yield from mapped(side_by_side(works, workers), lambda done: done / units)
     test_loss, correct, packets = zip(*every, strict=True)
 
     survivors = np.concatenate(correct)
@@ -180,7 +182,7 @@ def measure(
         values.cpu().numpy().reshape(-1, labels, each)
         for values in (everything.position_std, everything.momentum_std, everything.product)
     )
-    reference = everything.amplitude[:, ::each, :: probes.thinning]
+    reference = everything.amplitude[:, ::each]
     record: Record = {
         "test_loss": (torch.cat(test_loss) / len(probes.labels)).cpu().numpy(),
         "robust_accuracy": survivors.sum(-1) / len(probes.labels),

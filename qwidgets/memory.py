@@ -104,7 +104,7 @@ def needed(work: Work) -> Memory:
     points = min(_POINTS, max((1 << 20) // features, 2)) if work.detail else 0
     one_point = one_image + _MOMENTS * _DOUBLE * features
     measuring = threads * max(images * one_image, points * one_point)
-    labels, t = len(probes.packets), len(probes.kept_t)
+    labels, t = len(probes.packets), len(probes.t)
     epochs = training.epochs + 1
     beside = 0 if on_cpu else 1
     return Memory(

@@ -12,7 +12,7 @@ from qwidgets.domain import Neighborhood, NoPacketError
 from qwidgets.models import outputs_of, packet_loss, unstack
 from qwidgets.moments import iterate_uncertainty
 from qwidgets.tasks import CLASSIFICATION
-from qwidgets.threads import shares, side_by_side
+from qwidgets.threads import mapped, side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -36,7 +36,8 @@ def measure_neighborhoods(
     """Measure the l-infinity balls around the test images of each class, network by network.
 
     The quantity is `qwidgets.uncertainty` on the `Neighborhood` of the measured test images of a
-    class, of radius ``probes.reference_epsilon``, with the cross-entropy of that class as the loss.
+    class, of radius ``probes.neighborhood_radius``, with the cross-entropy of that class as the
+    loss.
     In a regression each ball has the target of its own image: there the loss of a point is that of
     the nearest image, in the norm of the balls.
 
@@ -70,7 +71,8 @@ def measure_neighborhoods(
     numbers = probes.neighborhood_samples * probes.inputs[0].numel()
     worth = on_cpu and numbers >= _WORTH_A_THREAD
     workers = min(torch.get_num_threads(), networks) if worth else 1
-    every = yield from shares(side_by_side(works, workers), networks * classes)
+    units = networks * classes
+    every = yield from mapped(side_by_side(works, workers), lambda done: done / units)
     return {name: np.concatenate([one[name] for one in every]) for name in VARIABLES}
 
 
@@ -90,7 +92,7 @@ def _of_network(
         centers = inputs[labels == label]
         if not len(centers):
             continue
-        domain = Neighborhood(centers, probes.reference_epsilon, clip=probes.value_range)
+        domain = Neighborhood(centers, probes.neighborhood_radius, clip=probes.value_range)
         loss: Callable[[Tensor], Tensor] = (
             packet_loss(network, label, shape)
             if probes.task == CLASSIFICATION

@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, final
 
@@ -22,6 +23,7 @@ from qwidgets.plan import default_probes
 from qwidgets.progress import progress_bar
 from qwidgets.sweep import one_core_spared
 from qwidgets.tasks import CLASSIFICATION
+from qwidgets.threads import in_turn, mapped
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -313,29 +315,17 @@ def _measured(
     models: dict[str, Measurable], data: Dataset, probes: Probes, *, detail: bool
 ) -> Generator[MeasurementProgress]:
     records: list[Record] = []
-    parts = 2 if detail else 1
     for count, (name, model) in enumerate(models.items()):
-        there = replace(
-            probes,
-            **{
-                key: getattr(probes, key).to(model.anchor.device)
-                for key in ("inputs", "y", "labels", "packets")
-            },
-        )
+        there = probes.to(model.anchor.device)
         parameters = {key: value.detach()[None] for key, value in model.named_parameters()}
         forward = BatchedForward.alone(model, len(data.input_shape))
-        units = [measure_networks(forward, parameters, there)]
+        works = [measure_networks(forward, parameters, there)]
         if detail:
-            units.append(measure_neighborhoods(model, parameters, probes))
+            works.append(measure_neighborhoods(model, parameters, probes))
+        told = partial(_progress, name, count, len(models))
         record: Record = {}
-        for part, unit in enumerate(units):
-            while True:
-                try:
-                    share = (part + next(unit)) / parts
-                except StopIteration as finished:
-                    record |= finished.value
-                    break
-                yield MeasurementProgress(name=name, fraction=(count + share) / len(models))
+        for found in (yield from mapped(in_turn(works, len(works)), told)):
+            record |= found
         records.append(record)
         yield MeasurementProgress(
             name=name,
@@ -344,6 +334,10 @@ def _measured(
                 dict(list(models.items())[: count + 1]), data, probes, records
             ),
         )
+
+
+def _progress(name: str, done: int, count: int, share: float) -> MeasurementProgress:
+    return MeasurementProgress(name=name, fraction=(done + share) / count)
 
 
 def _measurement(
@@ -365,7 +359,7 @@ def _measurement(
         "seed": probes.seed,
         "measurement_attack_steps": probes.attack_steps,
         "test_images": len(probes.labels),
-        "neighborhood_radius": probes.reference_epsilon,
+        "neighborhood_radius": probes.neighborhood_radius,
         "probe_images_per_label": probes.packets.shape[1],
         "class_names": list(data.class_names),
         "input_shape": list(data.input_shape),

@@ -11,7 +11,7 @@ import math
 import operator
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -250,25 +250,14 @@ def planned(arguments: Arguments) -> Plan:
         attack_step=_positive("attack_step", arguments.attack_step),
         detail_samples=_samples(arguments.detail_samples),
     )
-    training = TrainingSettings(
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        objective=settings.objective,
-        attack_steps=settings.attack_steps,
-        attack_step=settings.attack_step,
-        norm=settings.norm,
-        warm_up=settings.warm_up,
-        trades_weight=settings.trades_weight,
-        regularizer=settings.regularizer,
-        seed=settings.seed,
-    )
+    common = (field.name for field in fields(TrainingSettings))
+    training = TrainingSettings(**{name: getattr(settings, name) for name in common})
     check_task(training, data.task)
     columns, rows = len(settings.regularization), len(settings.epsilon)
     work = Work(
         network=architecture(),
         data=data,
-        probes=_probes(settings, data, radii.reference * scale),
+        probes=_probes(settings, data, radii.reference, scale),
         epsilon=torch.tensor(settings.epsilon, dtype=torch.float64).repeat_interleave(columns),
         regularization=torch.tensor(settings.regularization, dtype=torch.float64).repeat(rows),
         training=training,
@@ -331,7 +320,7 @@ def _scaled(radii: _Radii, factor: float) -> _Radii:
     )
 
 
-def _probes(settings: SweepSettings, data: Dataset, reference_epsilon: float) -> Probes:
+def _probes(settings: SweepSettings, data: Dataset, reference: float, scale: float) -> Probes:
     counts = torch.bincount(data.test_labels, minlength=data.classes)
     fewest = int(counts.min())
     if fewest == 0:
@@ -349,7 +338,8 @@ def _probes(settings: SweepSettings, data: Dataset, reference_epsilon: float) ->
         task=data.task,
         packets=torch.stack(first),
         width=settings.width,
-        reference_epsilon=reference_epsilon,
+        reference_epsilon=reference * scale,
+        neighborhood_radius=reference,
         attack_epsilon=settings.attack_epsilon,
         attack_steps=max(settings.attack_steps, _MEASUREMENT_STEPS),
         norm=settings.norm,

@@ -240,16 +240,19 @@ class Sweep:
         """
         with store.locked(path) as folder:
             found = store.manifest(folder)
-            if found is None or found["settings"] != _plain(self.settings):
+            if found is None or _differences(found, self._facts):
                 store.remove_parts(folder, None)
             self._publish(folder)
 
-    def _publish(self, folder: Path) -> None:
+    @property
+    def _facts(self) -> dict[str, Any]:
         attributes = self.dataset.attrs
         untrained = self.dataset.test_loss.isel(epsilon=0, regularization=0, epoch=0)
-        facts = _facts(
-            self.settings, attributes["data_checksum"], float(untrained), attributes["versions"]
-        )
+        checksum, versions = attributes["data_checksum"], attributes["versions"]
+        return _facts(self.settings, checksum, float(untrained), versions)
+
+    def _publish(self, folder: Path) -> None:
+        facts = self._facts
         content = store.Content(cube=self.dataset, weights=self._parameters, manifest=facts)
         store.publish(folder, facts, content)
         store.remove_parts(folder, None if self.complete else int(self.dataset.epoch[-1]))
@@ -685,7 +688,7 @@ def _sweep_of(plan: Plan, past: list[Record], points: Sequence[Checkpoint]) -> S
             # Clean and robust accuracy are measured on the same images, so that they agree at
             # radius 0.
             "robust_images": settings.test_size,
-            "neighborhood_radius": probes.reference_epsilon,
+            "neighborhood_radius": probes.neighborhood_radius,
             "neighborhood_samples": probes.neighborhood_samples,
             "probe_images_per_label": probes.packets.shape[1],
             "class_names": list(data.class_names),
@@ -743,8 +746,17 @@ def _asked(plan: Plan) -> dict[str, Any]:
 def _refuse_other(folder: Path, asked: dict[str, Any]) -> None:
     """Refuse a store whose sweep is another one, naming what differs."""
     found = store.manifest(folder)
-    if found is None:
-        return
+    differences = _differences(found, asked) if found else []
+    if differences:
+        message = (
+            f"store must be free or hold this very sweep, but {folder} differs in (stored -> asked "
+            f"for) {', '.join(differences)}; choose another folder, or ask for what it holds."
+        )
+        raise ValueError(message)
+
+
+def _differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """Say in what a stored sweep is another than one that is asked for; its versions may differ."""
     stored, wanted = (
         {**_LATER, **facts["settings"], "data_checksum": facts["data_checksum"]}
         for facts in (found, asked)
@@ -758,12 +770,7 @@ def _refuse_other(folder: Path, asked: dict[str, Any]) -> None:
     # The measurement adds up in another order.
     if not differences and not np.isclose(*losses, rtol=1e-4, equal_nan=True):
         differences = [f"test loss of the untrained model: {losses[0]:.6g} -> {losses[1]:.6g}"]
-    if differences:
-        message = (
-            f"store must be free or hold this very sweep, but {folder} differs in (stored -> asked "
-            f"for) {', '.join(differences)}; choose another folder, or ask for what it holds."
-        )
-        raise ValueError(message)
+    return differences
 
 
 def _resumed(plan: Plan, folder: Path) -> tuple[Sweep | None, list[Checkpoint]]:

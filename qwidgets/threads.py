@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from threading import Barrier
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -20,6 +21,8 @@ from qwidgets.gate import current_check, set_check
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
+A = TypeVar("A")
+B = TypeVar("B")
 T = TypeVar("T")
 
 
@@ -82,13 +85,31 @@ def side_by_side(
             yield done
 
 
-def shares(counts: Generator[int, None, T], units: int) -> Generator[float, None, T]:
-    """Turn how many units have been done into the share of all of them."""
+def mapped(steps: Generator[A, None, T], function: Callable[[A], B]) -> Generator[B, None, T]:
+    """Yield a function of what each step of the work yields; return what the work returns."""
     while True:
         try:
-            yield next(counts) / units
+            step = next(steps)
         except StopIteration as ended:
             return cast("T", ended.value)
+        yield function(step)
+
+
+def in_turn(
+    works: Iterable[Generator[float, None, T]], count: int
+) -> Generator[float, None, list[T]]:
+    """Do so many pieces of work one after the other, each of which yields its share that is done.
+
+    Yields the share of all of them, and returns a list of what they return.
+    """
+    results = []
+    for place, work in enumerate(works):
+        results.append((yield from mapped(work, partial(_share, place, count))))
+    return results
+
+
+def _share(place: int, count: int, share: float) -> float:
+    return (place + share) / count
 
 
 def _unit(work: Generator[None, None, T]) -> tuple[T] | None:

@@ -261,8 +261,9 @@ def train(
     order.set_state(last.streams["order"])
     starts.set_state(last.streams["starts"])
     diverged, reason = last.diverged.to(device), last.reason.to(device)
-    # Evenly over the training set, which may be sorted by class.
-    some = slice(None, None, -(-images // _CHANCE_IMAGES))
+    # Drawn, as the training set may be sorted by class, or its classes take turns.
+    drawn = torch.randperm(images, generator=torch.Generator().manual_seed(settings.seed))
+    some = drawn[:_CHANCE_IMAGES].sort().values.to(device)
     if resume is None:
         yield last
 

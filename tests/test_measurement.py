@@ -52,6 +52,7 @@ def probes(data):
         packets=torch.stack(first),
         width=0.4,
         reference_epsilon=0.1,
+        neighborhood_radius=0.1,
         attack_epsilon=(0.0, 0.05, 0.2),
         attack_steps=4,
         norm="linf",
@@ -94,7 +95,7 @@ def test_packets_agree_with_sections_in_double_precision(record, networks, data,
             ):
                 expected = np.median([getattr(section, attribute) for section in sections])
                 assert record[name][place, label] == pytest.approx(expected, rel=2e-4)
-            amplitude = np.interp(probes.kept_t, sections[0].t, sections[0].amplitude)
+            amplitude = np.interp(probes.t, sections[0].t, sections[0].amplitude)
             np.testing.assert_allclose(
                 record["packet"][place, label], amplitude, atol=2e-4 * amplitude.max()
             )
@@ -164,7 +165,7 @@ def test_accuracies_and_loss_are_those_of_each_network(record, networks, data, p
 
 def test_no_product_is_below_one_half_and_packets_have_unit_norm(record, probes):
     assert record["uncertainty_product"].min() >= 0.5 - 1e-9
-    step = float(probes.kept_t[1] - probes.kept_t[0])
+    step = float(probes.t[1] - probes.t[0])
     norm = (record["packet"].astype(float) ** 2).sum(-1) * step
     np.testing.assert_allclose(norm, 1, atol=5e-3)
 

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import warnings
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -393,6 +395,9 @@ def test_radii_may_be_measured_in_the_l2_norm():
     assert result.settings.attack_epsilon == pytest.approx(expected)
     assert "l2" in result.dataset.epsilon.attrs["units"]
     assert (result.dataset.robust_accuracy.diff("attack_epsilon") <= 0).all()
+    # The balls of a neighbourhood are of linf whatever the norm of the attack.
+    assert result.dataset.attrs["neighborhood_radius"] == 0.2
+    assert linf.dataset.attrs["neighborhood_radius"] == 0.2
 
 
 def test_a_convolutional_network_is_swept():
@@ -514,6 +519,26 @@ def test_saving_to_a_store_keeps_the_checkpoints_of_the_same_sweep_alone(tmp_pat
     early.save(tmp_path / "other")
     assert not (tmp_path / "other" / "parts").exists()
     assert_same(qw.open_sweep(tmp_path / "other"), early)
+
+
+@pytest.mark.parametrize("other", ["data", "model"])
+def test_checkpoints_of_another_sweep_with_the_same_settings_are_not_kept(data, tmp_path, other):
+    def factory(activation=nn.ReLU):
+        return nn.Sequential(nn.Flatten(-3), nn.Linear(64, 8), activation(), nn.Linear(8, 10))
+
+    one = SMALL | {"data": data.subset(400, 100), "model": factory}
+    two = one | (
+        {"model": partial(factory, nn.Tanh)}
+        if other == "model"
+        else {"data": replace(one["data"], train_inputs=1 - one["data"].train_inputs)}
+    )
+    stopped(tmp_path / "store", after=1, **one)
+    early = stopped(tmp_path / "two", after=1, **two)
+    assert early.settings == qw.open_sweep(tmp_path / "store").settings
+    early.save(tmp_path / "store")
+    assert not (tmp_path / "store" / "parts").exists()
+    expected = qw.sweep(**two, progress=False)
+    assert_same(qw.sweep(**two, store=tmp_path / "store", progress=False), expected)
 
 
 DIFFERENT = [

@@ -241,6 +241,14 @@ def test_a_network_at_chance_is_marked_until_it_recovers(data):
         assert torch.equal(value[0], alone[-1].parameters[name][0])
 
 
+@pytest.mark.parametrize("labels", [np.arange(1024) % 4, np.arange(1024) // 256])
+def test_a_network_that_learns_is_not_at_chance_in_whatever_order_the_classes_come(labels):
+    inputs = np.eye(4)[labels]
+    data = Dataset.from_arrays(inputs, labels, value_range=(0, 1))
+    last = trained(data, [0], [0], learning_rate=3e-2)
+    assert last.diverged.tolist() == [-1]
+
+
 def test_training_goes_on_from_any_epoch_bit_for_bit(data):
     network = build_model("mlp", data)
     grid = torch.tensor([0.0, 0.1]), torch.tensor([0.1, 0.1])

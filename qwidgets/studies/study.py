@@ -23,6 +23,7 @@ from scipy.stats import rankdata
 
 import qwidgets as qw
 from qwidgets.files import write_whole
+from qwidgets.threads import mapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -199,12 +200,7 @@ def iterate_study(study: Study, setting: Setting, output: Path) -> Iterator[Prog
 
 
 def _telling(work: Work[T], text: str) -> Generator[Progress, None, T]:
-    while True:
-        try:
-            yield Progress(next(work), text)
-        except StopIteration as finished:
-            result: T = finished.value
-            return result
+    return mapped(work, lambda share: Progress(share, text))
 
 
 def measured(
@@ -231,12 +227,7 @@ def trained(**settings: Any) -> Work[qw.Sweep]:
 
 def within(work: Work[T], done: int, count: int) -> Work[T]:
     """Do one of several pieces of work of the same size, of which some are done."""
-    while True:
-        try:
-            yield (done + next(work)) / count
-        except StopIteration as finished:
-            result: T = finished.value
-            return result
+    return mapped(work, lambda share: (done + share) / count)
 
 
 def finish(work: Work[T]) -> T:
