@@ -104,8 +104,12 @@ def _options(
     del debug, version  # read by the group and by the callback
 
 
-_Data = Annotated[str, typer.Option(help="Data set: digits, moons, mnist or cifar10.")]
-_Model = Annotated[str, typer.Option(help="Network: mlp, conv, resnet or attention.")]
+_Data = Annotated[
+    str, typer.Option(help="Data set: digits, moons, mnist, cifar10, temperature or friedman.")
+]
+_Model = Annotated[
+    str, typer.Option(help="Network: mlp, conv, resnet, attention or encoder_decoder.")
+]
 _Numbers = Annotated[str | None, typer.Option(help="Grid, for example 0,0.1,0.3.")]
 _Epochs = Annotated[int, typer.Option(help="Passes through the training images.")]
 _Seed = Annotated[int, typer.Option(help="Seed of every random stream.")]

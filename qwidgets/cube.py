@@ -20,7 +20,11 @@ _GRID = ("epsilon", "regularization")
 
 # Dimensions behind (epsilon, regularization, epoch), meaning and unit of what is measured.
 _VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
-    "train_loss": ((), "mean training loss during the epoch, of the attacked inputs", "{unit}"),
+    "train_loss": (
+        (),
+        "mean loss during the epoch of the inputs trained on, without regularization",
+        "{unit}",
+    ),
     "test_loss": ((), "mean {loss} of the test images", "{unit}"),
     "clean_accuracy": ((), "fraction of test images {right}", "1"),
     "clean_accuracy_error": ((), "binomial standard error of clean_accuracy", "1"),
@@ -36,7 +40,7 @@ _VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
     ),
     "label_accuracy": (
         ("label", "attack_epsilon"),
-        "fraction of the test images of a class classified correctly under attack",
+        "fraction of the test images of a {label} {right} under attack",
         "1",
     ),
     "label_accuracy_error": (

@@ -34,7 +34,7 @@ def pass_gate() -> None:
 
 
 def is_gated() -> bool:
-    """Whether this context has a check: else nothing need lead by the gate."""
+    """Whether this context has a check: without one, nothing need lead by the gate."""
     return _check.get() is not _open
 
 

@@ -1075,8 +1075,15 @@ def packet_loss(
     model = _checked_module(model)
     shape = tuple(input_shape)
     y, many = _fixed_labels(label) if task == CLASSIFICATION else _fixed_targets(label, task)
-    with torch.no_grad():
-        outputs = outputs_of(model, torch.zeros((1, *shape)))
+    try:
+        with torch.no_grad():
+            outputs = outputs_of(model, torch.zeros((1, *shape)))
+    except RuntimeError as error:
+        message = (
+            f"input_shape must be that of the model's inputs, got {shape}, and the model says: "
+            f"{error}; with a Dataset it is data.input_shape."
+        )
+        raise ValueError(message) from error
     if task == CLASSIFICATION:
         classes = outputs.shape[-1]
         for one in y.tolist():

@@ -182,7 +182,7 @@ def _write_content(folder: Path, content: Content) -> str:
     content.cube.to_zarr(folder / "cube.zarr", zarr_format=3, consolidated=False)
     (folder / "weights.safetensors").write_bytes(serialised(content.weights))
     with ThreadPoolExecutor(16) as pool:  # a disk waits once for many
-        list(pool.map(_force, (*folder.rglob("*"), folder)))
+        list(pool.map(_force, (*folder.rglob("*"), folder, folder.parent)))
     return content.checksum
 
 
@@ -205,7 +205,9 @@ def write_part(path: Path, batch: int, epoch: int, part: Part) -> None:
     """
     facts = {**part.facts, "checksum": _tensor_checksum(part.tensors)}
     try:
-        (path / _PARTS).mkdir(exist_ok=True)
+        if not (path / _PARTS).is_dir():
+            (path / _PARTS).mkdir()
+            _force(path)
         _replace(path / _PARTS / f"{batch}-{epoch}{_SUFFIX}", serialised(part.tensors, facts))
     except OSError as error:
         raise _unwritable(path, error) from error

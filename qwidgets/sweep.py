@@ -152,14 +152,15 @@ class Sweep:
     def data(self) -> Dataset:
         """What the networks were trained and measured on.
 
-        Of a reopened sweep the named data are loaded again, and must be the same.
+        Of a reopened sweep the named data are loaded again, and must be the same; such as lie in a
+        folder of your own are given to `open_sweep`.
 
         Raises
         ------
         ValueError
             Data of your own, which a reopened sweep does not hold, or other data than then.
-        FileNotFoundError, ConnectionError
-            Named data that cannot be had any more.
+        FileNotFoundError
+            Named data that cannot be had without a folder, or not any more.
         """
         if self._data is None:
             chosen = self.settings
@@ -169,13 +170,23 @@ class Sweep:
                     "reopen the sweep with open_sweep(path, data=dataset)."
                 )
                 raise ValueError(message)
-            self._data = self._same(chosen.data)
+            try:
+                found = self._cut(chosen.data)
+            except (ValueError, FileNotFoundError, ConnectionError) as error:
+                message = (
+                    f"data of this sweep, {chosen.data!r}, are not at hand: reopen it with "
+                    f"open_sweep(path, data=load_data({chosen.data!r}, root=...)). ({error})"
+                )
+                raise FileNotFoundError(message) from error
+            self._data = self._same(found)
         return self._data
 
-    def _same(self, data: str | Dataset) -> Dataset:
-        """Cut data to what was trained and measured on, and refuse any other."""
-        chosen = self.settings
-        same = loaded(data, None, chosen.train_size, chosen.test_size)
+    def _cut(self, data: str | Dataset) -> Dataset:
+        """Cut data to as many as were trained and measured on."""
+        return loaded(data, None, self.settings.train_size, self.settings.test_size)
+
+    def _same(self, same: Dataset) -> Dataset:
+        """Refuse data other than those trained and measured on."""
         known: str = self.dataset.attrs["data_checksum"]
         if same.checksum != known:
             message = (
@@ -276,7 +287,8 @@ def open_sweep(
         For a sweep of a model of your own: its factory, without arguments. Only `Sweep.model` needs
         it.
     data : Dataset, optional
-        For a sweep on data of your own: the same data. Only what looks at images needs them.
+        For a sweep on data of your own, or from a folder (``load_data(name, root=...)``): the same
+        data, of which it takes as many as then. Only what looks at images needs them.
 
     Returns
     -------
@@ -301,7 +313,7 @@ def open_sweep(
         model = partial(_rebuilt, settings, content.cube.attrs)
     opened = Sweep(content.cube, settings, content.weights, model)
     if data is not None:
-        opened._data = opened._same(data)  # noqa: SLF001 - of this module
+        opened._data = opened._same(opened._cut(data))  # noqa: SLF001 - of this module
     return opened
 
 
@@ -441,8 +453,9 @@ def sweep(arguments: _ShownArguments) -> Sweep:
     width : float, optional
         Standard deviation s of the Gaussian window on the packet, input units. By default half the
         l2 length of the largest l-infinity perturbation of a reference radius,
-        ``s = epsilon_ref * sqrt(d) / 2``, with 0.1 for digits and MNIST, 8/255 for CIFAR-10, 0.2
-        for moons and a tenth of the value range for your own data.
+        ``s = epsilon_ref * sqrt(d) / 2``, with 0.1 for digits, MNIST and friedman, 8/255 for
+        CIFAR-10, 0.2 for moons, 0.05 for temperature and a tenth of the value range for your own
+        data.
     probe_images : int
         Test images of each label on which packets are measured, an odd number; fewer where a label
         has fewer.
@@ -456,7 +469,8 @@ def sweep(arguments: _ShownArguments) -> Sweep:
     batch_size : int
         Images in a minibatch.
     learning_rate : float, optional
-        Of Adam; by default 0.002 for the named models, 0.001 for your own.
+        Of Adam; by default 0.002 for ``mlp`` and ``conv``, 0.004 for ``encoder_decoder``, 0.001 for
+        all others.
 
     Returns
     -------

@@ -25,6 +25,10 @@ A = TypeVar("A")
 B = TypeVar("B")
 T = TypeVar("T")
 
+# Seconds in which all threads must have started: a system that refuses one must not leave the
+# others waiting.
+_STARTED = 60
+
 
 @contextmanager
 def one_thread() -> Iterator[None]:
@@ -123,7 +127,9 @@ def _unit(work: Generator[None, None, T]) -> tuple[T] | None:
 
 @contextmanager
 def threads(workers: int) -> Iterator[Callable[..., list[Any]]]:
-    """Start some threads, for each of which PyTorch uses no other; one is the caller, as it is.
+    """Start worker threads, each with PyTorch limited to one thread.
+
+    With one worker the calling thread does the work, with its own setting.
 
     Parameters
     ----------
@@ -139,7 +145,8 @@ def threads(workers: int) -> Iterator[Callable[..., list[Any]]]:
     if workers == 1:
         yield lambda function, *values: list(map(function, *values))
         return
-    every, check, ready = torch.get_num_threads(), current_check(), Barrier(workers)
+    every, check = torch.get_num_threads(), current_check()
+    ready = Barrier(workers, timeout=_STARTED)
 
     def prepare() -> None:
         set_check(check)

@@ -52,7 +52,7 @@ _NOT_FINITE, _CHANCE = 1, 2
 
 _MOMENTS = ("first", "second")
 
-# As many seeds of random starts.
+# Seeds of random starts are drawn below this.
 _SEEDS = 1 << 62
 
 # glibc's names for what it may be told, and what it is told, in bytes: up to which size a block
@@ -106,7 +106,8 @@ class TrainingSettings:
     Raises
     ------
     ValueError
-        An unknown objective, ``fgsm`` in another norm than linf, a warm-up outside 0 to 1.
+        An unknown objective, ``fgsm`` in another norm than linf, a length of the step that is not
+        positive, a warm-up outside 0 to 1.
     """
 
     epochs: int

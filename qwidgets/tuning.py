@@ -14,7 +14,6 @@ import platform
 import time
 from contextlib import suppress
 from dataclasses import replace
-from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ import pooch
 import torch
 
 from qwidgets.models import STRATEGIES, batched_forward, stack_parameters
-from qwidgets.training import train
+from qwidgets.training import Step, train
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from qwidgets.training import TrainingSettings
 
 _FILE = "strategies.json"
-# So many networks show what many would do, and a few minibatches are short.
+# A few networks and a few minibatches predict what many would take.
 _NETWORKS = {"cpu": 2}
 _MANY_NETWORKS = 16
 _MINIBATCHES = 3
@@ -104,17 +103,22 @@ def _seconds(
         replace(settings, attack_steps=1, warm_up=0.0, epochs=_MINIBATCHES),
         device,
     )
-    ends = []
-    for _ in islice(events, 1 + _MINIBATCHES):
+    durations: list[float] = []
+    before = time.perf_counter()
+    while len(durations) < _MINIBATCHES:
+        event = next(events)
         if torch.device(device).type == "cuda":
             torch.cuda.synchronize(device)
-        ends.append(time.perf_counter())
+        after = time.perf_counter()
+        # What ends an epoch is no minibatch.
+        durations += [after - before] if isinstance(event, Step) else []
+        before = after
     del events  # closes it
-    return min(after - before for before, after in pairwise(ends[1:]))
+    return min(durations[1:])
 
 
 def _fingerprint(network: nn.Module, data: Dataset, settings: TrainingSettings, device: str) -> str:
-    """Name everything that the answer depends on."""
+    """Name what the answer mostly depends on; machines that share a cache may share an answer."""
     place = torch.device(device)
     chip = torch.cuda.get_device_name(place) if place.type == "cuda" else platform.machine()
     shapes = [(name, tuple(value.shape)) for name, value in network.named_parameters()]

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 import qwidgets as qw
-from qwidgets import cli
+from qwidgets import cli, data, models
 
 TINY = ["--epochs", "1", "--epsilon", "0,0.1", "--regularization", "0", "--train-size", "200"]
 
@@ -37,6 +37,12 @@ def saved(tmp_path_factory):
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.strip() == str(folder / "deep/digits")
     return folder / "deep/digits"
+
+
+def test_help_names_all_data_and_networks(tmp_path):
+    told = run("sweep", "--help", cwd=tmp_path).stdout
+    for name in (*data._SOURCES, *models._ARCHITECTURES):
+        assert re.search(rf"\b{name}\b", told), name
 
 
 def test_sweep_saves_what_was_asked_for(saved):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -157,8 +158,14 @@ def test_refined_networks_have_the_fields_of_the_contract(source):
     explorer.close()
 
 
-def test_commands_of_the_browser_are_methods(source):
+def test_commands_of_the_browser_are_obeyed(source, monkeypatch):
     commands = strings(re.search(r"type Command = \{\s*type:([^}]*)\}", source)[1])
     browser = ["cancel", "dismiss", "look", "pause", "refine", "resume", "show", "train"]
     assert sorted(commands) == browser
-    assert all(callable(getattr(Explorer, command)) for command in commands)
+    explorer, called = Explorer(qw.sweep(**TINY, epochs=1, progress=False)), []
+    for command in commands:
+        name = "_watch" if command == "look" else command
+        monkeypatch.setattr(explorer, name, partial(called.append, command))
+        explorer._handle_custom_msg({"type": command}, [])
+    assert called == commands
+    explorer.close()

@@ -832,6 +832,24 @@ def test_fewer_images_than_by_default_are_all_taken(tmp_path):
     assert sizes("cifar10", root=tmp_path, train_size=20, test_size="all") == (20, 20)
 
 
+def test_data_from_a_folder_are_given_to_a_reopened_sweep(tmp_path):
+    generator = np.random.default_rng(0)
+    for name in ("data_batch_1.bin", "test_batch.bin"):
+        pixels = generator.integers(0, 256, (30, 3072), np.uint8)
+        records = np.c_[np.arange(30, dtype=np.uint8) % 10, pixels]
+        (tmp_path / name).write_bytes(records.tobytes())
+    asked = {"epsilon": [0], "regularization": [0], "epochs": 1, "attack_epsilon": [0]}
+    trained = qw.sweep("cifar10", root=tmp_path, train_size=20, **asked, progress=False)
+    trained.save(tmp_path / "saved")
+    with pytest.raises(FileNotFoundError, match=r"'cifar10', are not at hand: reopen it with open"):
+        _ = qw.open_sweep(tmp_path / "saved").data
+    given = qw.load_data("cifar10", root=tmp_path)
+    assert len(given.train_labels) == 30
+    again = qw.open_sweep(tmp_path / "saved", data=given)
+    assert again.data.checksum == trained.data.checksum
+    assert len(again.data.train_labels) == 20
+
+
 def test_all_of_your_own_images_are_trained_on_and_by_default_1000_measured():
     inputs = np.random.default_rng(0).random((12_000, 2))
     labels = (inputs[:, 0] > inputs[:, 1]).astype(int)

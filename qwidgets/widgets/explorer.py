@@ -17,7 +17,7 @@ from qwidgets.widgets.jobs import measuring, refining, training
 from qwidgets.widgets.looking import NOTHING_SEEN, Look, Looking, Survey, Surveying
 from qwidgets.widgets.panels import Panels
 from qwidgets.widgets.problems import ProblemsShown
-from qwidgets.widgets.runner import Phase, Runner
+from qwidgets.widgets.runner import Phase, Runner, countdown
 from qwidgets.widgets.saved import Standstill
 from qwidgets.widgets.settings import changed, iterate, of_models, refuse_what_is_no_sweep
 from qwidgets.widgets.shown import Shown, words
@@ -345,7 +345,7 @@ class Explorer(ProblemsShown):
         Raises
         ------
         RuntimeError
-            Nothing is shown yet.
+            Nothing is shown yet, or the Explorer is closed.
         TimeoutError
             It takes longer.
         Exception
@@ -357,13 +357,19 @@ class Explorer(ProblemsShown):
         self._watched = True
         self._look_again()
         self._survey_again()
-        if not (self._looking.wait(timeout) and self._surveying.wait(timeout)):
-            message = f"the lens was not done within timeout={timeout} seconds."
-            raise TimeoutError(message)
-        if self._looking.error is not None:
-            raise self._looking.error
-        assert self._looking.seen is not None
-        return self._looking.seen
+        left = countdown(timeout)
+        while self._surveying.wait(left()) and self._looking.wait(left()):
+            seen, error = self._looking.seen, self._looking.error
+            if error is not None:
+                raise error
+            if seen is not None:
+                return seen
+            # A slider was moved just now, and another look has begun, or none begins any more.
+            if self.comm is None:
+                message = "look needs an open Explorer; make another one."
+                raise RuntimeError(message)
+        message = f"the lens was not done within timeout={timeout} seconds."
+        raise TimeoutError(message)
 
     def pause(self) -> None:
         """Hold the training until `resume`; what is shown can still be explored."""
@@ -403,11 +409,12 @@ class Explorer(ProblemsShown):
             What the training raised.
         """
         if self._runner is not None:
-            if not self._runner.join(timeout):
+            left = countdown(timeout)
+            if not self._runner.join(left()):
                 message = f"training has not ended within timeout={timeout} seconds; it goes on."
                 raise TimeoutError(message)
             # A cell that waits ends with the picture of what it waited for.
-            self._standstill.wait(timeout)
+            self._standstill.wait(left())
             if self._runner.error is not None:
                 raise self._runner.error
         if self.sweep is None:

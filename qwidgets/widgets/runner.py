@@ -180,9 +180,10 @@ class Runner:
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the end of the run; False if it has not come within ``timeout`` seconds."""
+        left = countdown(timeout)
         if self._thread.is_alive():
-            self._thread.join(timeout)
-        return not self._thread.is_alive() and self._left.wait(timeout)
+            self._thread.join(left())
+        return not self._thread.is_alive() and self._left.wait(left())
 
     def _run(self, manner: AbstractContextManager[None] | None = None) -> None:
         after, self._after = self._after, None
@@ -293,6 +294,12 @@ def giving_way() -> Iterator[None]:
 
 
 R = TypeVar("R")
+
+
+def countdown(timeout: float | None) -> Callable[[], float | None]:
+    """Return a function that says how much of a time is left, in seconds; None if it has no end."""
+    end = None if timeout is None else time.monotonic() + timeout
+    return lambda: None if end is None else max(0.0, end - time.monotonic())
 
 
 class Latest(Generic[R]):
