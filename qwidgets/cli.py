@@ -170,7 +170,7 @@ def sweep(
 
     Whatever stops it, Ctrl-C or a lost power, the same command goes on where it was.
     """
-    _check_output(output, free=not output.exists() or (output / "manifest.json").is_file())
+    _check_output(output, free=not output.exists() or output.is_dir())
     qw.sweep(
         data=data,
         model=model,
@@ -205,7 +205,11 @@ def export(
     ] = False,
 ) -> None:
     """Write a saved sweep as one interactive page that needs nothing else."""
-    said = None if text is None else text.read_text("utf-8")
+    try:
+        said = None if text is None else text.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        msg = f"text must be a file in UTF-8, got {text} ({error.reason}); save it in UTF-8."
+        raise ValueError(msg) from error
     sweep = qw.open_sweep(source)
     qw.export_html(sweep, page, title=title, authors=author, text=said, embed=embed)
     typer.echo(page.resolve())

@@ -74,10 +74,18 @@ class Figure:
         ------
         TypeError
             It is no path.
+        ValueError
+            Its name is that of another format.
         OSError
             The path cannot be written.
         """
         place = check_place(path, "figure.svg")
+        if place.suffix.lower() not in {"", ".svg"}:
+            message = (
+                f"path must end in .svg, the only format that is written, got {place}; name it "
+                f"{place.with_suffix('.svg').name}, and convert it elsewhere."
+            )
+            raise ValueError(message)
         write_whole(place, f'<?xml version="1.0" encoding="UTF-8"?>\n{self.svg}\n')
         return place
 

@@ -46,6 +46,18 @@ _SUFFIX = ".safetensors"
 _NEW = ".new"
 # What a process that was killed before it wrote a manifest can have left behind.
 _OURS = re.compile(rf"{re.escape(_LOCK)}|{_PARTS}|content-\d+|{re.escape(_MANIFEST + _NEW)}")
+# What file managers put into a folder that is only looked at.
+_STRAY = {".DS_Store", "Thumbs.db", "desktop.ini"}
+# What a manifest says, and as what; a person may have edited it.
+_SAID: dict[str, tuple[type, ...]] = {
+    "version": (int,),
+    "content": (int,),
+    "settings": (dict,),
+    "data_checksum": (str,),
+    "untrained_loss": (float, int),
+    "versions": (dict,),
+    "checksum": (str, type(None)),
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,6 +125,8 @@ def locked(path: str | os.PathLike[str]) -> Iterator[Path]:
     ------
     FileExistsError
         Something that is not a saved sweep is there.
+    FileNotFoundError, ValueError
+        A saved sweep is there, but its manifest is missing, or damaged or in a newer format.
     BlockingIOError
         Another process (or another thread of this one) is writing in it.
     OSError
@@ -134,8 +148,8 @@ def locked(path: str | os.PathLike[str]) -> Iterator[Path]:
             (path / _LOCK).write_text(f"process {os.getpid()} on {socket.gethostname()}", "utf-8")
         yield path
     finally:
-        with suppress(OSError):
-            if made and manifest(path) is None:
+        with suppress(OSError, ValueError):
+            if made and manifest(path) is None and not _content(path):
                 shutil.rmtree(path, ignore_errors=True)
         lock.release()
 
@@ -159,6 +173,9 @@ def publish(path: Path, facts: Mapping[str, Any], content: Content | None = None
     """
     try:
         before = manifest(path)
+        if before is None:
+            # Tells what is left of a first writing that was killed from a manifest that was lost.
+            (path / (_MANIFEST + _NEW)).touch()
         number = 0 if before is None else before["content"] + 1
         checksum = None if content is None else _write_content(path / f"content-{number}", content)
         described = {"format": _FORMAT, "version": _VERSION, "content": number, **facts}
@@ -167,12 +184,23 @@ def publish(path: Path, facts: Mapping[str, Any], content: Content | None = None
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
-        # Whatever happened: what is valid stays, and all of it if that cannot be told.
-        with suppress(OSError):
-            valid = manifest(path)
-            for folder in path.glob("content-*"):
-                if valid is None or folder.name != f"content-{valid['content']}":
-                    shutil.rmtree(folder, ignore_errors=True)
+        remove_old(path)
+
+
+def remove_old(path: Path) -> None:
+    """Remove content that is not valid: all but one, or what a writer that was killed has left.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A folder that is `locked`.
+    """
+    # What is valid stays, and all of it if that cannot be told.
+    with suppress(OSError, ValueError):
+        valid = manifest(path)
+        for folder in path.glob("content-*"):
+            if valid is None or folder.name != f"content-{valid['content']}":
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_content(folder: Path, content: Content) -> str:
@@ -271,7 +299,7 @@ def manifest(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     OSError
         It cannot be read.
     ValueError
-        It is in a newer format.
+        It is in a newer format, or lacks something.
     """
     file = Path(path) / _MANIFEST
     try:
@@ -281,14 +309,18 @@ def manifest(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     if not isinstance(found, dict) or found.get("format") != _FORMAT:
         return None
     version = found.get("version")
-    if not isinstance(version, int) or version > _VERSION:
+    if isinstance(version, int) and version > _VERSION:
         message = (
             f"path must be in sweep format {_VERSION} or older, got format {version} "
             f"in {path}; update qwidgets."
         )
         raise ValueError(message)
-    # Format 1, which no release wrote, had its content in the folder itself.
-    return found if isinstance(found.get("content"), int) else None
+    if version == 1:
+        return None  # no release wrote it; it had its content in the folder itself
+    wrong = [name for name, kinds in _SAID.items() if type(found.get(name, ...)) not in kinds]
+    if wrong:
+        raise ValueError(_lost(path, f"has no valid {' and no valid '.join(wrong)}"))
+    return found
 
 
 def load(path: str | os.PathLike[str]) -> Content:
@@ -327,6 +359,7 @@ def _load(path: Path, found: dict[str, Any] | None) -> Content:
         message = f"path must be a saved sweep, but {path} does not exist; check its name."
         raise FileNotFoundError(message)
     if found is None:
+        _refuse_lost(path)
         text = "is none" if (path / _MANIFEST).exists() else "is missing"
         message = (
             f"path must be a saved sweep, but {path / _MANIFEST} {text}; "
@@ -398,13 +431,37 @@ def _force(path: Path) -> None:
 
 def _refuse_foreign(path: Path) -> None:
     if path.exists() and manifest(path) is None:
-        names = [entry.name for entry in path.iterdir()] if path.is_dir() else [path.name]
-        if not path.is_dir() or not all(map(_OURS.fullmatch, names)):
+        _refuse_lost(path)
+        names = {entry.name for entry in path.iterdir()} if path.is_dir() else {path.name}
+        if not path.is_dir() or not all(map(_OURS.fullmatch, names - _STRAY)):
             message = (
                 f"folder must be free or hold a saved sweep, but {path} is something else; "
                 "choose another name or remove it."
             )
             raise FileExistsError(message)
+
+
+def _content(path: Path) -> bool:
+    """Tell whether a folder holds content or checkpoints, valid or not."""
+    folders = (*path.glob("content-*"), path / _PARTS)
+    return any(file.is_file() for folder in folders for file in folder.rglob("*"))
+
+
+def _refuse_lost(path: Path) -> None:
+    """Refuse a folder without a valid manifest that has had one: what it held is still there."""
+    if not _content(path):
+        return
+    if (path / _MANIFEST).exists():
+        raise ValueError(_lost(path, "is damaged"))
+    if not (path / (_MANIFEST + _NEW)).exists():
+        raise FileNotFoundError(_lost(path, "is missing"))
+
+
+def _lost(path: str | os.PathLike[str], what: str) -> str:
+    return (
+        f"path must be a saved sweep, but {Path(path) / _MANIFEST} {what}; restore it from a "
+        "backup, or choose another folder: what is in this one stays untouched."
+    )
 
 
 def _in_use(path: Path) -> BlockingIOError:
@@ -432,10 +489,12 @@ def _damaged_part(file: Path, reason: str) -> ValueError:
 
 
 def _unwritable(path: Path, error: OSError) -> OSError:
-    told = type(error)(
+    message = (
         f"folder {path} cannot be written ({error.strerror or error}); "
-        "choose one that exists, that you may write to and that has room. "
-        "What was saved there before is intact."
+        "choose one that exists, that you may write to and that has room."
     )
+    if os.access(path / _MANIFEST, os.F_OK):  # nobody has removed it meanwhile
+        message += " What was saved there before is intact."
+    told = type(error)(message)
     told.errno = error.errno
     return told

@@ -5,7 +5,8 @@ interpolation. The rule stands here and in `js/src/cube.ts`, and `tests/reading.
 the numbers that both must give.
 
 Arrays are laid out epoch first, so that one finished epoch is one contiguous block that can be sent
-on its own, and in single precision; packets, which are only looked at, in half precision.
+on its own, and in single precision; packets, which are only looked at, in half precision, and in
+the unit of their window: whoever draws them makes their norm one again.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ POSITION = ("epsilon", "regularization", "label", "epoch", "attack_epsilon")
 TITLE = "Uncertainty of a neural network"
 # Beyond five widths the window's own density is below 4e-6 of its peak: nothing there can be seen.
 _SHOWN_WIDTHS = 5.0
+# What is drawn of these, single precision holds with room for squares.
+_WIDTHS = 1e-30, 1e30
 # The Wigner function of a packet is over by three standard deviations of its momentum.
 _MOMENTUM_SPAN = 3.0
 _LOG_STEPS: tuple[tuple[float, ...], ...] = (
@@ -172,7 +175,8 @@ def plot_arrays(dataset: xr.Dataset, epoch: int | None = None) -> dict[str, NDAr
     for name in (*PLOTTED, *(name for name in DETAIL if name in dataset)):
         values = part[name].values
         if name == "packet":
-            values = values[..., _shown(dataset)]
+            # Of order one, whatever the input units: half precision ends at 6e-8 and 65504.
+            values = values[..., _shown(dataset)] * math.sqrt(dataset.attrs["width"])
         if epoch is None:
             values = np.moveaxis(values, 2, 0) if grid else values[None]
         kind = np.float16 if name == "packet" else np.float32
@@ -338,8 +342,19 @@ def limits(dataset: xr.Dataset) -> Limits:
     """Axis limits over all networks, classes and finished epochs, rounded outwards.
 
     They depend on nothing that a slider chooses, so that no move rescales a plot.
+
+    Raises
+    ------
+    ValueError
+        The width is so small or so large that the numbers leave single precision.
     """
     width = float(dataset.attrs["width"])
+    if not _WIDTHS[0] <= width <= _WIDTHS[1]:
+        message = (
+            f"width must be from {_WIDTHS[0]:g} to {_WIDTHS[1]:g} to be drawn, got {width:g}; give "
+            "the inputs in another unit."
+        )
+        raise ValueError(message)
     position, momentum = (
         dataset[name].values[np.isfinite(dataset[name].values)]
         for name in ("position_std", "momentum_std")
@@ -388,7 +403,7 @@ def linear_ticks(low: float, high: float) -> list[float]:
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * (1 - 1e-9))
     first, last = np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9)
     # Without the sign of a zero, which people would read.
-    return [round(float(i * step), 12) + 0.0 for i in np.arange(first, last + 1)]
+    return [_rounded(i * step) + 0.0 for i in np.arange(first, last + 1)]
 
 
 def significant(value: float, digits: int = 3) -> str:
@@ -552,9 +567,14 @@ def _round_up(value: float) -> float:
     if value <= 0:
         return 0.0
     unit = 10.0 ** (np.floor(np.log10(value)) - 1)
-    return float(round(np.ceil(value / unit - 1e-9) * unit, 12))
+    return _rounded(np.ceil(value / unit - 1e-9) * unit)
 
 
 def _round_down(value: float) -> float:
     unit = 10.0 ** (np.floor(np.log10(value)) - 1)
-    return float(round(np.floor(value / unit + 1e-9) * unit, 12))
+    return _rounded(np.floor(value / unit + 1e-9) * unit)
+
+
+def _rounded(value: float) -> float:
+    """Round off what the arithmetic left behind, whatever the size of the number."""
+    return float(f"{value:.12g}")

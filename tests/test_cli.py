@@ -22,7 +22,7 @@ TINY = ["--epochs", "1", "--epsilon", "0,0.1", "--regularization", "0", "--train
 
 def run(*arguments, cwd):
     return subprocess.run(
-        [sys.executable, "-m", "qwidgets.cli", *map(str, arguments)],
+        [sys.executable, "-m", "qwidgets", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
@@ -73,6 +73,10 @@ def test_export_takes_what_is_said_about_the_page(saved, tmp_path):
     answer = run("export", saved, "none.html", "--text", "missing.md", cwd=tmp_path)
     assert answer.returncode == 2
     assert answer.stderr == "No such file or directory: missing.md\n"
+    (tmp_path / "bad.md").write_bytes("Unschärfe".encode("utf-16"))
+    answer = run("export", saved, "none.html", "--text", "bad.md", cwd=tmp_path)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("text must be a file in UTF-8, got bad.md (")
     assert not (tmp_path / "none.html").exists()
 
 
@@ -134,7 +138,7 @@ def read_until(terminal, words):
         (["sweep", "--train-size", "-3"], ["train_size", "-3", "1437"]),
         (["sweep", "--test-size", "1e3"], ["test_size", "'1e3'", "'all'"]),
         (["sweep", "--output", "file/sweep"], ["file/sweep", "--output"]),
-        (["sweep", "--output", "."], ["--output"]),
+        (["sweep", "--output", "."], ["something else"]),
         (["demo", "--output", "file/page.html"], ["file/page.html", "--output"]),
         (["demo", "--output", "."], ["--output"]),
         (["export", "nowhere", "page.html"], ["nowhere"]),
@@ -155,6 +159,19 @@ def test_fault_is_one_sentence(arguments, words, tmp_path, monkeypatch):
     assert left <= {"file", "build"}  # an empty folder at the most
 
 
+def test_a_folder_is_taken_for_a_store_where_the_library_takes_it(tmp_path):
+    (tmp_path / "looked-at").mkdir()
+    (tmp_path / "looked-at" / ".DS_Store").touch()
+    arguments = ["sweep", *TINY, "--output"]
+    answer = CliRunner().invoke(cli.app, [*arguments, str(tmp_path / "looked-at")])
+    assert answer.exit_code == 0, answer.stderr
+    manifest = tmp_path / "looked-at" / "manifest.json"
+    manifest.unlink()
+    answer = CliRunner().invoke(cli.app, [*arguments, str(tmp_path / "looked-at")])
+    assert answer.exit_code == 2
+    assert f"{manifest} is missing; restore it" in answer.stderr
+
+
 def test_debug_shows_where_a_fault_came_from(tmp_path):
     answer = run("--debug", "sweep", "--data", "digit", cwd=tmp_path)
     assert answer.returncode != 0
@@ -167,10 +184,14 @@ def test_mistyped_command_gets_the_near_match(tmp_path):
     assert "'sweep'" in answer.stderr
 
 
-def test_version():
-    answer = CliRunner().invoke(cli.app, ["--version"])
-    assert answer.exit_code == 0
+@pytest.mark.parametrize("module", ["qwidgets", "qwidgets.cli"])
+def test_version(module, tmp_path):
+    arguments = [sys.executable, "-X", "importtime", "-m", module, "--version"]
+    answer = subprocess.run(arguments, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert answer.stdout == f"qwidgets {qw.__version__}\n"
+    loaded = {line.rpartition("|")[2].strip() for line in answer.stderr.splitlines()}
+    assert "typer" in loaded
+    assert "torch" not in loaded
 
 
 def test_doctor_finds_nothing_here():

@@ -7,6 +7,7 @@ import base64
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 import threading
@@ -194,6 +195,7 @@ def test_no_number_is_off_by_half_of_its_last_printed_digit(page, sweep):
         exact = np.moveaxis(sweep.dataset[name].values, 2, 0)
         if name == "packet":
             exact = exact[..., np.isin(sweep.dataset.t.values, views.plot_axes(sweep.dataset)["t"])]
+            exact = exact * math.sqrt(sweep.dataset.attrs["width"])
             # Drawn, not printed: in half precision, to a part in 2048, as the page says.
             np.testing.assert_allclose(values, exact, rtol=2.0**-11, atol=2.0**-25)
             continue
@@ -202,6 +204,23 @@ def test_no_number_is_off_by_half_of_its_last_printed_digit(page, sweep):
         digit = 10.0 ** (np.floor(np.log10(np.abs(exact[kept]))) - 2)
         assert (np.abs(values[kept] - exact[kept]) <= 0.5 * digit).all()
         np.testing.assert_allclose(values[kept], exact[kept], rtol=2.0**-24)
+
+
+@pytest.mark.parametrize("width", [1e-30, 1e30])
+def test_a_window_of_any_size_is_drawn(tmp_path, width):
+    asked = {"epsilon": [0], "regularization": [0], "epochs": 1, "detail": None, "width": width}
+    sweep = qw.sweep(**asked, train_size=100, test_size=50, progress=False)
+    page = Page(qw.export_html(sweep, tmp_path / "page.html"))
+    arrays = page.arrays()
+    for name in ("position_std", "momentum_std"):
+        exact = sweep.dataset[name].values[0, 0]
+        np.testing.assert_allclose(arrays[name][:, 0, 0], exact, rtol=2.0**-24)
+    # All of a packet is there, not what half precision leaves of 1e15 or 1e-15.
+    assert np.isfinite(arrays["packet"]).all()
+    largest = np.abs(arrays["packet"]).max(-1)
+    assert np.median(largest) > 0.5
+    peaks = np.abs(sweep.dataset.packet.values).max(-1)[0, 0] * math.sqrt(width)
+    np.testing.assert_allclose(largest[:, 0, 0], peaks, rtol=2e-3, atol=1e-7)
 
 
 def test_every_widget_that_is_referred_to_is_in_the_page(page):

@@ -407,6 +407,18 @@ def test_saved_whole_or_not_at_all(sweep, tmp_path, monkeypatch):
         figure.save(3)
 
 
+@pytest.mark.parametrize("name", ["figure.png", "figure.pdf", "figure.svgz", "fig.1"])
+def test_no_other_format_is_promised_by_a_name(sweep, tmp_path, name):
+    place = tmp_path / name
+    place.write_text("precious")
+    figure = qw.figure(sweep, "robustness")
+    with pytest.raises(ValueError, match=rf"end in .svg, .*{name}; name it fig\w*.svg, and conv"):
+        figure.save(place)
+    assert place.read_text() == "precious"
+    for taken in ("figure", "figure.SVG"):
+        assert ET.parse(figure.save(tmp_path / taken))
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
@@ -490,6 +502,10 @@ def test_the_command_draws_what_the_function_draws(sweep, tmp_path, monkeypatch)
     assert answer.exit_code == 2
     assert "label must be a class, by index or by name, 0 to 9; got 12." in answer.stderr
     assert not (tmp_path / "plane.svg").exists()
+    answer = CliRunner().invoke(cli.app, ["figure", "digits.sweep", "-o", "plane.png"])
+    assert answer.exit_code == 2
+    assert "got plane.png; name it plane.svg" in answer.stderr
+    assert not (tmp_path / "plane.png").exists()
 
 
 @pytest.mark.parametrize(

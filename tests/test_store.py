@@ -21,6 +21,13 @@ import xarray as xr
 import qwidgets as qw
 from qwidgets import store
 
+FACTS = {
+    "settings": {"epochs": 4},
+    "data_checksum": "0123",
+    "untrained_loss": 2.3,
+    "versions": {"torch": "2"},
+}
+
 
 @pytest.fixture
 def content():
@@ -37,7 +44,7 @@ def content():
         {"complete": False, "class_names": ["a", "b"], "versions": {"torch": "2"}},
     )
     weights = {"layer.weight": torch.from_numpy(generator.normal(size=(4, 2, 3)))}
-    return store.Content(cube=cube, weights=weights, manifest={"settings": {"epochs": 4}})
+    return store.Content(cube=cube, weights=weights, manifest=FACTS)
 
 
 def save(path, content):
@@ -52,7 +59,9 @@ def visible(folder):
 @pytest.fixture
 def other(content):
     weights = {name: value + 1 for name, value in content.weights.items()}
-    return store.Content(cube=content.cube * 2, weights=weights, manifest={"settings": {}})
+    return store.Content(
+        cube=content.cube * 2, weights=weights, manifest=FACTS | {"untrained_loss": 2.4}
+    )
 
 
 @pytest.fixture
@@ -80,7 +89,7 @@ def test_a_copy_elsewhere_reads_the_same(content, saved, tmp_path):
 
 def test_the_checksum_sees_every_part(content):
     def altered(**changes):
-        parts = {"cube": content.cube, "weights": content.weights, "manifest": {}} | changes
+        parts = {"cube": content.cube, "weights": content.weights, "manifest": FACTS} | changes
         return store.Content(**parts).checksum
 
     other = content.cube.copy(deep=True)
@@ -98,13 +107,15 @@ def test_the_checksum_sees_every_part(content):
 
 def test_a_saved_sweep_is_replaced_and_nothing_is_left_beside_it(content, saved):
     cube = content.cube.isel(epoch=slice(0, 2))
-    save(saved, store.Content(cube=cube, weights=content.weights, manifest={}))
+    save(saved, store.Content(cube=cube, weights=content.weights, manifest=FACTS))
     assert store.load(saved).cube.sizes["epoch"] == 2
     assert [path.name for path in saved.parent.iterdir()] == ["saved"]
     assert visible(saved) == ["content-1", "manifest.json"]
 
 
 def test_an_empty_folder_can_be_saved_to(content, tmp_path):
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini"):  # of those who looked into it
+        (tmp_path / name).write_text("")
     save(tmp_path, content)
     assert store.load(tmp_path).checksum == content.checksum
 
@@ -127,12 +138,23 @@ def test_what_is_not_a_saved_sweep_is_not_overwritten(content, tmp_path, kind):
 
 
 def test_a_place_that_cannot_be_written_is_explained(content, tmp_path):
-    with pytest.raises(FileNotFoundError, match="cannot be written .No such file.*choose one"):
+    with pytest.raises(FileNotFoundError, match="cannot be written .No such file.*has room.$"):
         save(tmp_path / "absent" / "sweep", content)
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"file.sweep cannot be written .*choose one"):
         save(tmp_path / "file" / "sweep", content)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_of_a_folder_that_somebody_removed_nothing_is_said_to_be_intact(content, saved):
+    with store.locked(saved) as folder:
+        shutil.rmtree(folder)
+        for write in (
+            lambda: store.publish(folder, content.manifest, content),
+            lambda: store.write_part(folder, 0, 1, part(1.0)),
+        ):
+            with pytest.raises(FileNotFoundError, match="cannot be written .* has room.$"):
+                write()
 
 
 def test_a_failure_halfway_leaves_the_old_sweep_and_nothing_else(content, saved):
@@ -159,9 +181,7 @@ def test_a_missing_sweep_is_named(tmp_path):
         store.load(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize(
-    "part", ["manifest.json", "content-0/cube.zarr", "content-0/weights.safetensors"]
-)
+@pytest.mark.parametrize("part", ["content-0/cube.zarr", "content-0/weights.safetensors"])
 def test_a_missing_part_is_named(saved, part):
     target = saved / part
     shutil.rmtree(target) if target.is_dir() else target.unlink()
@@ -198,10 +218,61 @@ def test_every_kind_of_damage_is_noticed(content, saved, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "not json", "[]", '{"format": "other"}'])
-def test_a_manifest_that_is_none_is_refused(saved, text):
-    (saved / "manifest.json").write_text(text)
+def test_a_manifest_that_is_none_is_refused(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(ValueError, match="manifest.json is none"):
-        store.load(saved)
+        store.load(tmp_path)
+
+
+@pytest.mark.parametrize("held", ["content-0", "parts"])
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (b"", "is damaged"),
+        (b'{"format": "qwidg', "is damaged"),
+        (b"\xff\xfe\x00", "is damaged"),
+        (b"[]", "is damaged"),
+        (None, "is missing"),
+    ],
+)
+def test_a_lost_manifest_is_named_and_what_it_was_of_stays(content, saved, held, damage, told):
+    with store.locked(saved) as folder:
+        store.write_part(folder, 0, 1, part(1.0))
+    shutil.rmtree(saved / ({"content-0", "parts"} - {held}).pop())
+    manifest = saved / "manifest.json"
+    manifest.unlink() if damage is None else manifest.write_bytes(damage)
+    before = {file: file.stat().st_size for file in saved.rglob("*")}
+    kind = FileNotFoundError if damage is None else ValueError
+    for act in (lambda: save(saved, content), lambda: store.load(saved)):
+        with pytest.raises(kind, match=rf"manifest.json {told}; restore it .*stays untouched"):
+            act()
+    assert {file: file.stat().st_size for file in saved.rglob("*")} == before
+
+
+def test_a_manifest_that_is_lost_in_a_first_sweep_takes_nothing_with_it(content, tmp_path):
+    with store.locked(tmp_path / "store") as folder:
+        store.publish(folder, content.manifest, content)
+        (folder / "manifest.json").unlink()
+    assert visible(folder) == ["content-0"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["checksum", "content", "data_checksum", "settings", "untrained_loss", "version", "versions"],
+)
+@pytest.mark.parametrize("wrong", ["no such key", [], True])
+def test_a_manifest_that_was_edited_is_refused_by_what_is_wrong(content, saved, name, wrong):
+    path = saved / "manifest.json"
+    manifest = json.loads(path.read_text()) | {name: wrong}
+    if wrong == "no such key":
+        del manifest[name]
+    path.write_text(json.dumps(manifest))
+    first = (name, wrong) == ("version", True)  # format 1, which no release wrote
+    told = "is damaged" if first else f"has no valid {name}"
+    for act in (lambda: save(saved, content), lambda: store.load(saved)):
+        with pytest.raises(ValueError, match=rf"manifest.json {told}; restore it"):
+            act()
+    assert visible(saved) == ["content-0", "manifest.json"]
 
 
 def test_a_newer_format_is_refused_with_the_remedy(saved):
@@ -226,7 +297,7 @@ def part(value, **facts):
 
 def test_checkpoints_are_read_back(tmp_path):
     with store.locked(tmp_path / "store") as folder:
-        store.publish(folder, {})
+        store.publish(folder, FACTS)
         assert store.read_parts(folder) == {}
         store.write_part(folder, 12, 3, part(1.5, strategy="loop"))
         store.write_part(folder, 0, 10, part(2.5))
@@ -242,7 +313,7 @@ def test_checkpoints_go_when_they_are_superseded_and_published(content, tmp_path
     with store.locked(tmp_path / "store") as folder:
         for batch, epoch in ((0, 4), (0, 5), (0, 6), (1, 4), (1, 5), (2, 5), (2, 12)):
             store.write_part(folder, batch, epoch, part(0.0))
-        store.publish(folder, {}, content)
+        store.publish(folder, FACTS, content)
         assert len(store.read_parts(folder)) == 7
         store.remove_parts(folder, 5)
         assert sorted(store.read_parts(folder)) == [(0, 6), (1, 5), (2, 12)]
@@ -254,7 +325,7 @@ def test_checkpoints_go_when_they_are_superseded_and_published(content, tmp_path
 @pytest.mark.parametrize("kind", ["truncated", "altered", "empty"])
 def test_a_damaged_checkpoint_is_named(tmp_path, kind):
     with store.locked(tmp_path / "store") as folder:
-        store.publish(folder, {})
+        store.publish(folder, FACTS)
         store.write_part(folder, 1, 2, part(3.0))
         file = folder / "parts" / "1-2.safetensors"
         data = bytearray(file.read_bytes())
@@ -266,7 +337,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, kind):
 
 def test_a_folder_without_a_finished_epoch_says_so(tmp_path):
     with store.locked(tmp_path / "store") as folder:
-        store.publish(folder, {"settings": {}})
+        store.publish(folder, FACTS | {"settings": {}})
     with pytest.raises(ValueError, match=r"has none yet; call sweep with store=path"):
         store.load(folder)
     assert store.manifest(folder)["settings"] == {}
@@ -455,8 +526,8 @@ def assert_refused_for_want_of_room(folder, content, reason):
         before = sorted(map(str, folder.rglob("*")))
         big = store.Part(tensors={"weight": torch.rand(1 << 20)}, facts={})
         for write in (
-            lambda: store.publish(path, {}, grown(content, 1 << 16)),
-            lambda: store.publish(path, {"settings": "x" * (1 << 21)}, content),
+            lambda: store.publish(path, FACTS, grown(content, 1 << 16)),
+            lambda: store.publish(path, FACTS | {"settings": {"x": "x" * (1 << 21)}}, content),
             lambda: store.write_part(path, 0, 2, big),
         ):
             with pytest.raises(OSError, match=rf"cannot be written \({reason}\).*has room.*intact"):
@@ -502,18 +573,22 @@ def test_a_limit_on_files_is_told_and_harms_nothing(content, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+# Of a sweep
+
+
+TINY = {
+    "epsilon": [0],
+    "regularization": [0],
+    "epochs": 1,
+    "train_size": 100,
+    "test_size": 50,
+    "probe_images": 1,
+    "detail": None,
+}
+
+
 def test_a_store_from_before_a_setting_was_there_has_its_default(tmp_path):
-    asked = {
-        "epsilon": [0],
-        "regularization": [0],
-        "epochs": 1,
-        "train_size": 100,
-        "test_size": 50,
-        "probe_images": 1,
-        "detail": None,
-        "store": tmp_path / "old.sweep",
-        "progress": False,
-    }
+    asked = TINY | {"store": tmp_path / "old.sweep", "progress": False}
     first = qw.sweep(**asked)
     manifest = tmp_path / "old.sweep" / "manifest.json"
     content = json.loads(manifest.read_text("utf-8"))
@@ -524,3 +599,49 @@ def test_a_store_from_before_a_setting_was_there_has_its_default(tmp_path):
     assert qw.sweep(**asked).dataset.identical(first.dataset)
     with pytest.raises(ValueError, match=r"attack_step: 2\.5 -> 1\.0"):
         qw.sweep(**asked, attack_step=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [({"momentum": 0.9, "nesterov": True}, "momentum, nesterov"), ({"epochs": None}, "epochs")],
+)
+def test_a_sweep_of_settings_that_are_not_known_is_refused_by_their_names(
+    sweep, tmp_path, changes, told
+):
+    sweep.save(tmp_path / "other.sweep")
+    path = tmp_path / "other.sweep" / "manifest.json"
+    manifest = json.loads(path.read_text("utf-8"))
+    settings = manifest["settings"] | changes
+    manifest["settings"] = {name: value for name, value in settings.items() if value is not None}
+    path.write_text(json.dumps(manifest), "utf-8")
+    with pytest.raises(ValueError, match=rf"other.sweep .*missing: {told}; open it with .* 0\."):
+        qw.open_sweep(tmp_path / "other.sweep")
+
+
+def test_what_a_killed_clean_up_has_left_goes_with_the_next_call(tmp_path):
+    asked = TINY | {"store": tmp_path / "store", "progress": False}
+    program = f"""
+import os
+import qwidgets as qw
+from qwidgets import store
+def killed(path, epoch):
+    if epoch is None:
+        os._exit(9)
+store.remove_parts = killed
+qw.sweep(**{asked | {"store": str(tmp_path / "store")}!r})
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 9
+    (tmp_path / "store" / "content-1").mkdir()
+    assert visible(tmp_path / "store") == ["content-1", "content-2", "manifest.json", "parts"]
+    assert qw.sweep(**asked).complete
+    assert visible(tmp_path / "store") == ["content-2", "manifest.json"]
+
+
+def test_a_relative_store_is_where_it_was_asked_for(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    states = qw.iterate_sweep(**TINY, store="store")
+    monkeypatch.chdir("elsewhere")
+    assert list(states)[-1].sweep.complete
+    assert qw.open_sweep(tmp_path / "store").complete
+    assert list((tmp_path / "elsewhere").iterdir()) == []

@@ -76,7 +76,7 @@ def test_t_is_cut_to_what_can_be_seen(dataset):
     assert abs(dataset.t.values[~kept]).min(initial=np.inf) > 5 * width
     packets = views.plot_arrays(dataset)["packet"].astype(np.float64)
     # The packets stay whole: their norm is still one, to half precision.
-    norm = (packets**2).sum(-1) * (t[1] - t[0])
+    norm = (packets**2).sum(-1) * (t[1] - t[0]) / width
     np.testing.assert_allclose(norm, 1, atol=2e-3)
 
 
@@ -119,6 +119,42 @@ def test_neighborhoods_are_plotted_where_they_were_measured(dataset):
     assert list(views.plot_arrays(without)) == list(views.PLOTTED)
     nothing = views.limits(without)
     assert 0 < nothing.neighborhood_position[0] < nothing.neighborhood_position[1]
+
+
+def in_another_unit(dataset, unit):
+    """A cube as it would be were the inputs numbers so much larger."""
+    other = dataset.assign_attrs(width=dataset.attrs["width"] * unit)
+    for name in (*views.PLOTTED, *views.DETAIL):
+        power = -1 if "momentum" in name else 1 if "position" in name else 0
+        other[name] = dataset[name] * (unit**-0.5 if name == "packet" else unit**power)
+    return other.assign_coords(t=dataset.t * unit)
+
+
+@pytest.mark.parametrize("unit", [1e-28, 1e-14, 1e14, 1e28])
+def test_the_unit_of_the_inputs_does_not_matter(dataset, unit):
+    other = in_another_unit(dataset, unit)
+    limits, expected = views.limits(other), views.limits(dataset)
+    for name in ("position", "neighborhood_position"):
+        assert np.divide(getattr(limits, name), unit) == pytest.approx(getattr(expected, name))
+    for name in ("momentum", "neighborhood_momentum", "phase_momentum"):
+        assert np.multiply(getattr(limits, name), unit) == pytest.approx(getattr(expected, name))
+    ticks, usual = (views.log_ticks(*each.position) for each in (limits, expected))
+    assert ticks == [float(f"{tick * unit:.2g}") for tick in usual]
+    ticks = views.linear_ticks(-unit, unit)
+    assert np.divide(ticks, unit) == pytest.approx(views.linear_ticks(-1, 1))
+    np.testing.assert_allclose(
+        views.plot_arrays(other)["packet"],
+        views.plot_arrays(dataset)["packet"],
+        rtol=2e-3,
+        atol=1e-7,
+    )
+
+
+@pytest.mark.parametrize("unit", [1e-40, 1e40])
+def test_a_width_out_of_single_precision_is_refused_by_its_name(dataset, unit):
+    other = dataset.assign_attrs(width=dataset.attrs["width"] * unit)
+    with pytest.raises(ValueError, match="width must be from 1e-30 to .*; give the inputs in anot"):
+        views.limits(other)
 
 
 def test_limits_ignore_networks_without_numbers(dataset):
