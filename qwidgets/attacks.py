@@ -23,7 +23,6 @@ from __future__ import annotations
 import copy
 import difflib
 import math
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self, final
@@ -32,13 +31,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from qwidgets.domain import check_inside, interval, random_seed, whole
 from qwidgets.models import evaluating, linearized
-from qwidgets.tasks import CLASSIFICATION, along_rows
+from qwidgets.tasks import CLASSIFICATION, Task, along_rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-
-    from qwidgets.tasks import Task
 
 Model = Callable[[Tensor], Tensor]
 
@@ -289,11 +287,12 @@ def pgd(
     Raises
     ------
     TypeError
-        Inputs or targets that are not floating, labels that are not integers.
+        Inputs or targets that are not floating, labels that are not integers, a number or a task
+        that is none.
     ValueError
-        Epsilon or step size negative or not finite, fewer than one step, inputs outside
-        `value_range`, shapes that do not match, labels that are not classes of the model, an
-        unknown norm, a model whose output gives no gradient.
+        Epsilon or step size negative or not finite, fewer than one step, a seed outside 0 to
+        2^63 - 1, inputs outside `value_range`, NaN, shapes that do not match, labels that are not
+        classes of the model, an unknown norm, a model whose output gives no gradient.
 
     References
     ----------
@@ -301,7 +300,7 @@ def pgd(
     """
     x, y, leading = _checked_inputs(model, x, y, value_range, task)
     radius = _checked_radius("epsilon", epsilon, leading, x)
-    steps = _checked_count("steps", steps)
+    steps = whole(steps, "steps", 1, "raise it")
     stride = _stride(step_size, radius, steps, leading, x)
     ball = _checked_norm(norm)(x, radius, value_range)
     start = ball.random_start(_generator(seed)) if random_start else x
@@ -353,7 +352,7 @@ def kl_pgd(
             model, x, prediction.argmax(-1), value_range, CLASSIFICATION
         )
         radius = _checked_radius("epsilon", epsilon, leading, x)
-        steps = _checked_count("steps", steps)
+        steps = whole(steps, "steps", 1, "raise it")
         ball = _checked_norm(norm)(x, radius, value_range)
         start = ball.random_start(_generator(seed))
         stride = _stride(step_size, radius, steps, leading, x)
@@ -476,8 +475,8 @@ def withstands(
     """
     x, y, leading = _checked_inputs(model, x, y, value_range, task)
     radii, place = np.unique(_checked_radii(epsilons), return_inverse=True)
-    steps = _checked_count("steps", steps)
-    batch_size = _checked_count("batch_size", batch_size)
+    steps = whole(steps, "steps", 1, "raise it")
+    batch_size = whole(batch_size, "batch_size", 1, "raise it")
     ball_type = _checked_norm(norm)
     generator = _generator(seed)
     axis = len(leading) - 1
@@ -586,12 +585,13 @@ def _checked_inputs(
     x: Tensor | ArrayLike,
     y: Tensor | ArrayLike,
     value_range: tuple[float, float],
-    task: Task,
+    task: object,
 ) -> tuple[Tensor, Tensor, torch.Size]:
     """Check inputs and answers; give them as the model takes them, and their leading shape."""
-    # torch.tensor copies arrays: sharing memory with a read-only one would warn.
-    x, y = (value if isinstance(value, Tensor) else torch.tensor(value) for value in (x, y))
-    x = x.detach()
+    if not isinstance(task, Task):
+        message = f"task must be a qwidgets.Regression, got {task!r}; leave it out for classes."
+        raise TypeError(message)
+    x, y = _tensor("x", x).detach(), _tensor("y", y)
     if x.dtype not in {torch.float32, torch.float64}:
         message = (
             f"x must be float32 or float64, got {x.dtype}; convert it, for images of bytes with "
@@ -618,22 +618,19 @@ def _checked_inputs(
     if x.numel() == 0:
         message = f"x must hold at least one input, got shape {tuple(x.shape)}."
         raise ValueError(message)
-    low, high = value_range
-    if not low < high:
-        message = f"value_range must be (low, high) with low < high, got {value_range}."
-        raise ValueError(message)
-    smallest, largest = (value.item() for value in x.aminmax())
-    low, high = torch.tensor(value_range, dtype=x.dtype).tolist()
-    if not (smallest >= low and largest <= high):
-        offending = largest if smallest >= low else smallest
-        message = (
-            f"x must lie in value_range {tuple(value_range)}, got {offending}; scale the inputs or "
-            "pass the value_range they have."
-        )
-        raise ValueError(message)
+    check_inside(x, "x", interval(value_range, "value_range", bounded=False))
     y = y.to(x.device, x.dtype) if y.is_floating_point() else y.to(x.device)
     y = y.expand(*leading, *y.shape[axes:])
     return x.expand(*leading, *x.shape[axes:]), y, leading
+
+
+def _tensor(name: str, values: Tensor | ArrayLike) -> Tensor:
+    try:
+        # torch.tensor copies arrays: sharing memory with a read-only one would warn.
+        return values if isinstance(values, Tensor) else torch.tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        message = f"{name} must be a tensor or an array of numbers, but: {error}; pass one."
+        raise TypeError(message) from error
 
 
 def _checked_radius(name: str, value: float | Tensor, leading: torch.Size, x: Tensor) -> Tensor:
@@ -658,7 +655,11 @@ def _checked_radius(name: str, value: float | Tensor, leading: torch.Size, x: Te
 
 
 def _checked_radii(epsilons: ArrayLike) -> NDArray[np.float64]:
-    radii = np.asarray(epsilons, dtype=np.float64)
+    try:
+        radii = np.asarray(epsilons, dtype=np.float64)
+    except (TypeError, ValueError):
+        message = f"epsilons must be numbers, got {epsilons!r}; pass a list of floats."
+        raise TypeError(message) from None
     if radii.ndim != 1 or radii.size == 0:
         message = (
             "epsilons must be a one-dimensional array of at least one radius, got shape "
@@ -670,18 +671,6 @@ def _checked_radii(epsilons: ArrayLike) -> NDArray[np.float64]:
         message = f"epsilons must be finite numbers of at least 0, got {wrong[0]}."
         raise ValueError(message)
     return radii
-
-
-def _checked_count(name: str, value: int) -> int:
-    try:
-        count = operator.index(value)
-    except TypeError:
-        message = f"{name} must be an integer, got {value!r}."
-        raise TypeError(message) from None
-    if count < 1:
-        message = f"{name} must be at least 1, got {count}."
-        raise ValueError(message)
-    return count
 
 
 def _checked_norm(norm: str) -> type[Ball]:
@@ -697,4 +686,4 @@ def _checked_norm(norm: str) -> type[Ball]:
 def _generator(seed: int | torch.Generator) -> torch.Generator:
     if isinstance(seed, torch.Generator):
         return seed
-    return torch.Generator().manual_seed(operator.index(seed))
+    return torch.Generator().manual_seed(random_seed(seed))

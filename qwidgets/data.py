@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qwidgets.domain import check_finite, check_inside, interval, number, random_seed
 from qwidgets.tasks import CLASSIFICATION, Regression, Task
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class Dataset:
     Raises
     ------
     TypeError
-        Inputs or targets that are not float32 tensors, labels that are not int64 tensors.
+        Inputs or targets that are not float32 tensors, labels that are not int64 tensors, a
+        `value_range` that is not two numbers.
     ValueError
         Targets without a regression or the reverse, targets that are not finite; no inputs, inputs
         and labels of different length, train and test inputs of different shape, NaN, inputs
@@ -80,13 +82,12 @@ class Dataset:
     test_targets: Tensor | None = None
 
     def __post_init__(self) -> None:
-        low, high = self.value_range
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            message = (
-                "value_range must be two finite numbers (low, high) with low < high, got "
-                f"{self.value_range}; pass the range that inputs may take."
-            )
-            raise ValueError(message)
+        # As Python's own, the only ones that JSON takes: sweeps are saved with them.
+        vars(self).update(
+            class_names=tuple(map(str, self.class_names)),
+            value_range=interval(self.value_range, "value_range"),
+            name=str(self.name),
+        )
         if self.classes <= (self.task == CLASSIFICATION):
             message = (
                 f"class_names must name at least two classes, got {self.class_names}; "
@@ -221,15 +222,16 @@ class Dataset:
         Raises
         ------
         TypeError
-            Inputs that are not numbers, labels that are not integers.
+            Inputs that are not numbers, labels or a seed that are not integers, a test fraction
+            that is no number.
         ValueError
             As for `Dataset`; also test inputs without test labels or the reverse, a test fraction
-            outside (0, 1) or one that leaves training or testing without inputs.
+            outside (0, 1) or one that leaves training or testing without inputs, masked entries,
+            a seed outside 0 to 2^63 - 1, and labels without names that leave out many numbers.
         """
         both = _both_parts(inputs, labels, test_inputs, test_labels, test_fraction, seed)
         if class_names is None:
-            largest = int(max(both.train_labels.max(), both.test_labels.max()))
-            class_names = [str(label) for label in range(largest + 1)]
+            class_names = both.class_names("labels")
         return cls(
             train_inputs=both.train_inputs,
             train_labels=both.train_labels,
@@ -320,9 +322,9 @@ class Dataset:
         both = _both_parts(inputs, labels, test_inputs, test_labels, test_fraction, seed)
         if test_y is None:
             y, test_y = y[both.rest], y[both.held_out]
-        count = int(max(both.train_labels.max(), both.test_labels.max())) + 1
         if group_names is None:
-            group_names = ["all"] if count == 1 else [str(group) for group in range(count)]
+            group_names = both.class_names("groups")
+            group_names = ["all"] if len(group_names) == 1 else group_names
         if tolerance is None:
             tolerance = float((y - y.mean(0)).square().mean().sqrt()) / 3
         task = Regression(
@@ -342,6 +344,10 @@ class Dataset:
         )
 
 
+# Classes that may be named by their numbers whatever the number of inputs.
+_MOST_NUMBERED = 1000
+
+
 class _Both(NamedTuple):
     """Arrays for training and testing; where one was split, which inputs came where."""
 
@@ -352,10 +358,22 @@ class _Both(NamedTuple):
     rest: NDArray[np.int64] | None = None
     held_out: NDArray[np.int64] | None = None
 
+    def class_names(self, name: str) -> list[str]:
+        """Call classes by their numbers, unless the numbers are rather names of their own."""
+        count = len(self.train_labels) + len(self.test_labels)
+        largest = int(max(self.train_labels.max(), self.test_labels.max()))
+        if largest >= max(_MOST_NUMBERED, count):
+            message = (
+                f"{name} must count from 0 without large gaps, got {largest} among {count} of "
+                f"them; number them with np.unique({name}, return_inverse=True)[1]."
+            )
+            raise ValueError(message)
+        return [str(label) for label in range(largest + 1)]
+
     def value_range(self, given: tuple[float, float] | None) -> tuple[float, float]:
         """Take the range that was given, or that of what occurs."""
         if given is not None:
-            return float(given[0]), float(given[1])
+            return given
         return (
             float(min(self.train_inputs.min(), self.test_inputs.min())),
             float(max(self.train_inputs.max(), self.test_inputs.max())),
@@ -379,6 +397,7 @@ def _both_parts(
         test_y = _integers("test_labels", test_labels)
         _check_labels("test_labels", test_y, len(test_x))
         return _Both(x, y, test_x, test_y)
+    test_fraction = number(test_fraction, "test_fraction", "a share of the inputs")
     if not 0 < test_fraction < 1:
         message = f"test_fraction must lie between 0 and 1, got {test_fraction}."
         raise ValueError(message)
@@ -389,7 +408,7 @@ def _both_parts(
             f"{test_fraction} of {len(y)} inputs; pass test_inputs and what belongs to them."
         )
         raise ValueError(message)
-    rest, held_out = _stratified_split(y.numpy(), count, seed)
+    rest, held_out = _stratified_split(y.numpy(), count, random_seed(seed))
     return _Both(x[rest], y[rest], x[held_out], y[held_out], rest, held_out)
 
 
@@ -408,16 +427,7 @@ def _check_inputs(name: str, inputs: object, value_range: tuple[float, float]) -
         )
         raise TypeError(message)
     _check_shape(name, tuple(inputs.shape))
-    # Compared as float32, in which the inputs are held.
-    low, high = torch.tensor(value_range, dtype=torch.float32).tolist()
-    smallest, largest = (value.item() for value in inputs.aminmax())
-    if not (low <= smallest and largest <= high):
-        offending = largest if low <= smallest else smallest
-        message = (
-            f"{name} must lie in value_range {value_range}, got {offending}; rescale the inputs "
-            "or pass the value_range that they have."
-        )
-        raise ValueError(message)
+    check_inside(inputs, name, value_range)
 
 
 def _check_shape(name: str, shape: tuple[int, ...]) -> None:
@@ -473,33 +483,48 @@ def _check_targets(name: str, targets: object, count: int, task: Task) -> None:
             f"inputs, got shape {tuple(targets.shape)}."
         )
         raise ValueError(message)
-    if not targets.isfinite().all():
-        message = f"{name} must be finite, got NaN or infinity; leave those inputs out."
-        raise ValueError(message)
+    check_finite(targets, name)
 
 
 def _target_rows(name: str, targets: ArrayLike | Tensor, inputs: Any) -> Tensor:
     """Targets as (n, *target_shape), one for each input."""
-    array = np.asarray(targets.detach().cpu() if isinstance(targets, Tensor) else targets)
+    array = _array(name, targets)
     y = _floats(name, array[:, None] if array.ndim == 1 else array)
-    count = (*np.shape(inputs), 0)[0]
+    count = (*_array(name.replace("targets", "inputs"), inputs).shape, 0)[0]
     if len(y) != count:
         message = f"{name} must hold one target for each of the {count} inputs, got {len(y)}."
         raise ValueError(message)
     return y
 
 
+def _array(name: str, values: ArrayLike | Tensor) -> NDArray[Any]:
+    if np.ma.is_masked(values):
+        message = f"{name} must have no masked entries, got some; fill or leave them out first."
+        raise ValueError(message)
+    try:
+        if not isinstance(values, Tensor):
+            return np.asarray(values)
+        # NumPy has no bfloat16.
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy(force=True)
+    except (TypeError, ValueError, RuntimeError) as error:
+        message = f"{name} must be an array or a tensor of numbers, but: {error}; pass one."
+        raise TypeError(message) from error
+
+
 def _floats(name: str, values: ArrayLike | Tensor) -> Tensor:
-    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    array = _array(name, values)
     if array.dtype.kind not in "fiu":
         message = f"{name} must be an array of real numbers, got dtype {array.dtype}."
         raise TypeError(message)
     _check_shape(name, array.shape)
-    return torch.from_numpy(array.astype(np.float32))
+    with np.errstate(over="ignore"):  # refused below
+        floats = torch.from_numpy(array.astype(np.float32))
+    check_finite(floats, name)
+    return floats
 
 
 def _integers(name: str, values: ArrayLike | Tensor) -> Tensor:
-    array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    array = _array(name, values)
     if array.dtype.kind not in "iu" and array.size:
         message = (
             f"{name} must be an array of integers, got dtype {array.dtype}; number the classes "
@@ -628,10 +653,10 @@ def load_data(
     ConnectionError
         The download failed.
     TypeError
-        A size that is not an integer.
+        A size or a seed that is not an integer, a root that is no path.
     ValueError
         An unknown name, a size that the data set does not have, a file that is truncated,
-        corrupted or of another kind, a root where none is used.
+        corrupted or of another kind, a root where none is used, a seed outside 0 to 2^63 - 1.
 
     Notes
     -----
@@ -662,7 +687,7 @@ def stored_data(name: str, *, root: str | os.PathLike[str] | None = None, seed: 
 
     Raises
     ------
-    FileNotFoundError, ConnectionError, ValueError
+    FileNotFoundError, ConnectionError, TypeError, ValueError
         As for `load_data`.
     """
     if name not in _SOURCES:
@@ -674,7 +699,12 @@ def stored_data(name: str, *, root: str | os.PathLike[str] | None = None, seed: 
             "Dataset.from_arrays takes your own arrays."
         )
         raise ValueError(message)
-    return _SOURCES[name](None if root is None else Path(root), seed)
+    try:
+        folder = None if root is None else Path(root)
+    except TypeError:
+        message = f"root must be a folder, got {root!r}; pass its path."
+        raise TypeError(message) from None
+    return _SOURCES[name](folder, random_seed(seed))
 
 
 def _taken(targets: NDArray[np.float32] | None, chosen: _Chosen) -> Tensor | None:

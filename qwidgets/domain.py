@@ -43,6 +43,8 @@ _HALF = (torch.float16, torch.bfloat16)
 _BALLS = 1 << 10
 # Numbers in the longest beginning of a stream that is remembered: 1 MB.
 _REMEMBERED = 1 << 17
+# Lengths are squared, and the squares multiplied by some: beyond, that is no normal float64.
+_LEAST, _MOST = 1e-150, 1e150
 
 
 class NoPacketError(ValueError):
@@ -223,7 +225,8 @@ class Gaussian(Domain):
     Raises
     ------
     ValueError
-        If the center is not a finite vector or the width is not positive and finite.
+        If the center is not a finite vector or the width is not positive and finite, or its square
+        is not.
     """
 
     center: Tensor
@@ -564,17 +567,40 @@ def evaluate(loss: Loss, x: Tensor, *, derivative: bool = True, several: bool = 
     return Values(value, gradient, raw.ndim == 1)
 
 
-def positive(value: object, name: str, meaning: str) -> float:
-    """Return the number, refusing what is not positive and finite."""
+def number(value: object, name: str, meaning: str) -> float:
+    """Return the number, of whatever library it is, as Python's."""
     try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, RuntimeError) as error:
-        message = f"{name} must be one number, {meaning}, got {value!r}; give a positive number."
+        math.isfinite(value)  # type: ignore[arg-type]  # refuses text, which float() would read
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        message = f"{name} must be one number, {meaning}, got {value!r}; give a number."
         raise TypeError(message) from error
-    if not (math.isfinite(number) and number > 0):
-        message = f"{name} must be positive and finite, got {number:g}; it is {meaning}."
+
+
+def positive(value: object, name: str, meaning: str) -> float:
+    """Return the number, refusing what is not positive and finite, or has no square that is."""
+    found = number(value, name, meaning)
+    if not _LEAST <= found <= _MOST:
+        within = f" and in {_LEAST:g}..{_MOST:g}" if 0 < found < math.inf else ""
+        message = f"{name} must be positive and finite{within}, got {found:g}; it is {meaning}."
         raise ValueError(message)
-    return number
+    return found
+
+
+def interval(ends: object, name: str, *, bounded: bool = True) -> tuple[float, float]:
+    """Return the two ends, refusing what is no interval, or has no finite ends if it should."""
+    try:
+        low, high = (number(end, name, "an end") for end in ends)  # type: ignore[attr-defined]
+    except (TypeError, ValueError) as error:
+        message = f"{name} must be two numbers (low, high), got {ends!r}; write {name}=(0, 1)."
+        raise TypeError(message) from error
+    if not low < high or (bounded and math.inf in (-low, high)):
+        message = (
+            f"{name} must be two {'finite ' * bounded}numbers (low, high) with low < high, got "
+            f"({low}, {high}); pass the range that inputs may take."
+        )
+        raise ValueError(message)
+    return low, high
 
 
 def whole(value: object, name: str, fewest: int, reason: str) -> int:
@@ -590,6 +616,15 @@ def whole(value: object, name: str, fewest: int, reason: str) -> int:
     return number
 
 
+def random_seed(value: object) -> int:
+    """Return the seed, refusing what a generator of random numbers does not take."""
+    seed = whole(value, "seed", 0, "it starts the random numbers")
+    if seed >= 1 << 63:
+        message = f"seed must be below 2^63, got {seed}; take a smaller one."
+        raise ValueError(message)
+    return seed
+
+
 def finite(values: ArrayLike | Tensor, name: str) -> Tensor:
     """Return the numbers as a float64 tensor of its own on the CPU, refusing NaN and infinity."""
     try:
@@ -597,15 +632,38 @@ def finite(values: ArrayLike | Tensor, name: str) -> Tensor:
     except (TypeError, ValueError) as error:
         message = f"{name} must be an array of numbers, got {values!r}; give a list or an array."
         raise TypeError(message) from error
+    if tensor.is_complex():
+        message = f"{name} must be real, got {tensor.dtype}; take its real part or its modulus."
+        raise TypeError(message)
     tensor = tensor.detach().to("cpu", torch.float64, copy=True)
-    bad = int((~tensor.isfinite()).sum())
-    if bad:
+    check_finite(tensor, name)
+    return tensor
+
+
+def check_finite(values: Tensor, name: str) -> None:
+    """Refuse NaN and infinity, saying where the first one is."""
+    bad = (~values.isfinite()).nonzero()
+    if len(bad):
         message = (
-            f"{name} must be finite, got {bad} NaN or infinite of {tensor.numel()} numbers; "
-            "remove them."
+            f"{name} must be finite, got {len(bad)} NaN or infinite of {values.numel()} numbers "
+            f"(as {values.dtype}), the first at {bad[0].tolist()}; remove or impute them."
         )
         raise ValueError(message)
-    return tensor
+
+
+def check_inside(values: Tensor, name: str, value_range: tuple[float, float]) -> None:
+    """Refuse values outside the range, compared in the precision in which they are held."""
+    low, high = torch.tensor(value_range, dtype=values.dtype).tolist()
+    smallest, largest = (value.item() for value in values.aminmax())
+    if low <= smallest and largest <= high:
+        return
+    check_finite(values, name)
+    message = (
+        f"{name} must lie in value_range {value_range}, got "
+        f"{largest if low <= smallest else smallest}; rescale the inputs or pass the value_range "
+        "that they have."
+    )
+    raise ValueError(message)
 
 
 def vector(values: ArrayLike | Tensor, name: str) -> Tensor:
@@ -659,14 +717,7 @@ def _check(
 
 
 def _valid_range(clip: tuple[float, float], centers: Tensor) -> tuple[float, float]:
-    try:
-        low, high = (float(end) for end in clip)
-    except (TypeError, ValueError) as error:
-        message = f"clip must be two numbers (low, high), got {clip!r}; write clip=(0, 1)."
-        raise TypeError(message) from error
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        message = f"clip must be two finite numbers low < high, got ({low:g}, {high:g}); swap them."
-        raise ValueError(message)
+    low, high = interval(clip, "clip")
     outside = int(((centers < low) | (centers > high)).any(1).sum())
     if outside:
         message = (

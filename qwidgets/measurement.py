@@ -145,7 +145,8 @@ def measure(
         ``packet`` (N, L, T'). A network with weights that are not finite has NaN everywhere.
     """
     first = next(iter(parameters.values()))
-    finite = torch.stack([value.isfinite().flatten(1).all(1) for value in parameters.values()])
+    flat = (value.reshape(len(value), -1) for value in parameters.values())
+    finite = torch.stack([value.isfinite().all(1) for value in flat])
     broken = ~finite.all(0).cpu().numpy()
     # A thread of a processor is busy with one network at a time: what one network does then cannot
     # depend on the others, and its many rows make large products. Other devices need all networks
@@ -288,6 +289,7 @@ def _joined(packets: Sequence[PacketMoments[Tensor]], axis: int) -> PacketMoment
     return PacketMoments(*(torch.cat(values, axis) for values in zip(*packets, strict=True)))
 
 
+@torch.enable_grad()
 def _packets(
     forward: BatchedForward,
     parameters: Mapping[str, Tensor],

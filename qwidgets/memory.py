@@ -97,7 +97,8 @@ def needed(work: Work) -> Memory:
     features = math.prod(data.input_shape)
     one_image = _activations(work)
     penalty = _PENALTY if training.regularizer == "gradient" and work.regularization.any() else 1
-    minibatch = abreast * training.batch_size * one_image * penalty
+    batch = min(training.batch_size, len(data.train_inputs))
+    minibatch = abreast * batch * one_image * penalty
     # Of the measurement: images under attack, points of lines, points of neighborhoods.
     lines = max(points_at_once(forward.strategy, features), probes.points)
     images = max(VALUES_PER_ATTACK // features, len(probes.attack_epsilon), lines)

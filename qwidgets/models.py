@@ -44,6 +44,9 @@ Pullback: TypeAlias = "Callable[[Tensor], Tensor | None]"
 # preparations.
 _MANY_ROWS, _WIDE = 512, 32
 
+# Share of the largest output by which those of one input may differ where another is beside it.
+_ALIKE = 1e-3
+
 # Up to this side the first convolution keeps every pixel.
 _LARGEST_SMALL_IMAGE = 16
 
@@ -396,12 +399,17 @@ class BatchedForward:
     strategy : str
         ``"stacked"``: batched matrix products over the stacked weights. ``"vmap"``:
         `torch.func.vmap` over the networks. ``"loop"``: one network after another.
+    frozen : frozenset of str
+        Names of the parameters that training leaves as they are (``requires_grad=False``).
     """
 
     def __init__(self, model: nn.Module, input_ndim: int, strategy: Strategy) -> None:
         self._model = quickened(model) if strategy == "loop" else model
         self._input_ndim = input_ndim
         self.strategy: Strategy = strategy
+        self.frozen = frozenset(
+            name for name, value in model.named_parameters() if not value.requires_grad
+        )
 
     @classmethod
     def alone(cls, model: Measurable, input_ndim: int) -> BatchedForward:
@@ -456,8 +464,7 @@ class BatchedForward:
 
     def _one(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
         pass_gate()
-        outputs: Tensor = torch.func.functional_call(self._model, params, (x,))
-        return outputs
+        return _with_tensors(self._model, params, x)
 
     def linearized(self, params: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Pullback]:
         """Evaluate stacked networks; see `linearized`.
@@ -554,6 +561,50 @@ class BatchedForward:
             if backwards is not None:
                 backwards.append(back)
         return hidden
+
+
+def _with_tensors(model: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """Evaluate with other parameters and buffers, by the names of `named_parameters`.
+
+    Those that two layers share are given to both, and a layer that is there twice is lent them
+    once: PyTorch's own way leaves such a layer with the tensors that it was lent.
+    """
+    known: dict[int, str] = {}
+    lent = {}
+    for prefix, layer in model.named_modules():
+        for name, value in itertools.chain(layer._parameters.items(), layer._buffers.items()):  # noqa: SLF001
+            own = f"{prefix}.{name}" if prefix else name
+            first = known.setdefault(id(value), own)
+            if value is not None and first in tensors:
+                lent[own] = tensors[first]
+    outputs: Tensor = torch.func.functional_call(model, lent, (x,), tie_weights=False)
+    return outputs
+
+
+def load_parameters(model: nn.Module, parameters: Mapping[str, Tensor]) -> None:
+    """Copy parameters into a model in place, by the names of `named_parameters`.
+
+    Raises
+    ------
+    ValueError
+        The model has others.
+    """
+    own = dict(model.named_parameters())
+    shapes, given = (
+        {name: tuple(value.shape) for name, value in each.items()} for each in (own, parameters)
+    )
+    wrong = [name for name in {**shapes, **given} if shapes.get(name) != given.get(name)]
+    if wrong:
+        name = wrong[0]
+        message = (
+            f"model must have the parameters that were trained, but {name!r} has shape "
+            f"{shapes.get(name)} in it and {given.get(name)} in them (None: is not there); pass "
+            "the factory of then."
+        )
+        raise ValueError(message)
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(parameters[name])
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -739,6 +790,9 @@ def _is_perceptron(model: nn.Module, input_ndim: int) -> bool:
     """Whether the model flattens its whole input, then alternates `Linear` and `ReLU` alone."""
     if type(model) is not nn.Sequential:
         return False
+    # What a hook does is not in the products.
+    if any(map(_is_hooked, model.modules())):
+        return False
     first, *rest = model
     if isinstance(first, nn.Flatten):
         flat = first.start_dim in {1, -input_ndim} and first.end_dim == -1
@@ -749,6 +803,12 @@ def _is_perceptron(model: nn.Module, input_ndim: int) -> bool:
         list(model.parameters())
     )
     return flat and shares_none and all(type(layer) in {nn.Linear, nn.ReLU} for layer in rest)
+
+
+def _is_hooked(layer: nn.Module) -> bool:
+    hooks = itertools.chain(layer._forward_hooks.values(), layer._forward_pre_hooks.values())  # noqa: SLF001
+    # That of `gate_layers` changes nothing.
+    return any(hook is not _pass_both_ways for hook in hooks) or "forward" in vars(layer)
 
 
 def _input_ndim(model: nn.Module, input_shape: tuple[int, ...] | None) -> int:
@@ -873,10 +933,13 @@ def measurable(
     TypeError
         It is not a `torch.nn.Module`, cannot be copied, or returns something else than a tensor.
     ValueError
-        It does not take inputs of that shape, its outputs have another shape or do not depend
-        differentiably on the input, or the normalization is none.
+        It does not take inputs of that shape, its outputs have another shape, do not depend
+        differentiably on the input or not on each input alone, or the normalization is none.
     """
     given: object = model
+    if isinstance(given, torch.jit.ScriptModule):
+        message = f"{name} must be a module in Python, got {type(given).__name__}; pass its source."
+        raise TypeError(message)
     if not isinstance(given, nn.Module):
         message = f"{name} must be a torch.nn.Module, got {type(given).__name__}; pass the network."
         raise TypeError(message)
@@ -895,7 +958,7 @@ def measurable(
     device = next((tensor.device for tensor in tensors), torch.device("cpu"))
     shift, scale = _normalization(normalization, data.input_shape, name)
     ready = Measurable(network, shift, scale).eval().to(device)
-    _check_outputs(ready, data, name)
+    check_outputs(ready, data, name, device)
     return ready
 
 
@@ -931,11 +994,24 @@ def _normalization(
     return parts[0], parts[1]
 
 
-def _check_outputs(ready: Measurable, data: Dataset, name: str) -> None:
-    # Two and one: what squeezes its output or mixes images shows itself.
-    inputs = data.test_inputs[:2].to(ready.anchor.device).requires_grad_()
+@torch.enable_grad()
+def check_outputs(
+    model: nn.Module, data: Dataset, name: str, device: torch.device | str = "cpu"
+) -> None:
+    """Refuse a model in eval mode that does not do for a data set, trying it on two inputs.
+
+    Raises
+    ------
+    TypeError
+        It returns something else than a tensor.
+    ValueError
+        It does not take inputs of that shape, its outputs have another shape, do not depend
+        differentiably on the input, or not on each input alone.
+    """
+    given = data.test_inputs[:2].to(device, copy=True)
+    inputs = given.clone().requires_grad_()
     try:
-        outputs: object = ready(inputs)
+        outputs: object = model(inputs)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         message = (
             f"{name} must take inputs of shape {tuple(inputs.shape)}, float32, but: {error}; "
@@ -969,6 +1045,28 @@ def _check_outputs(ready: Measurable, data: Dataset, name: str) -> None:
         message = (
             f"{name} must compute its {what} from its input with differentiable torch operations, "
             f"got {what} without a gradient; remove detach, no_grad or NumPy steps from it."
+        )
+        raise ValueError(message)
+    _check_alone(model, given, name)
+
+
+@torch.no_grad()
+def _check_alone(evaluate: Callable[[Tensor], Tensor], inputs: Tensor, name: str) -> None:
+    """Refuse a model whose outputs for an input depend on others, or on chance."""
+    together = evaluate(inputs)
+    # Sums of another order differ by far less.
+    slack = _ALIKE * float(together.abs().nan_to_num(0, 0, 0).amax())
+    try:
+        alone = torch.cat([evaluate(one) for one in inputs.clone().split(1)])
+        alike = torch.allclose(together, alone, rtol=_ALIKE, atol=slack, equal_nan=True)
+    except (RuntimeError, ValueError):  # some layers refuse a batch of one
+        alike = False
+    if not alike:
+        message = (
+            f"{name} must treat every input by itself and each time alike, but {len(inputs)} "
+            "inputs together and one by one have other outputs; replace what normalises over the "
+            "batch (by GroupNorm or LayerNorm, or keep running statistics), draws random numbers "
+            "in eval mode, or changes its input in place."
         )
         raise ValueError(message)
 
@@ -1023,8 +1121,7 @@ def outputs_of(model: nn.Module, inputs: Tensor) -> Tensor:
                 name: value.float() if value.is_floating_point() else value
                 for name, value in tensors
             }
-            inputs_there = inputs.to(parameter.device, torch.float32)
-            outputs = torch.func.functional_call(model, single, (inputs_there,))
+            outputs = _with_tensors(model, single, inputs.to(parameter.device, torch.float32))
     return outputs.to(inputs.device).double()
 
 
@@ -1066,7 +1163,7 @@ def packet_loss(
         `model` is not a `torch.nn.Module`, a label not an integer, a target not a number.
     ValueError
         A label is not a class of the model or a target not of its shape, there is none, or the
-        model cannot take inputs of that shape.
+        model cannot take inputs of that shape, or does not treat each of them by itself.
 
     References
     ----------
@@ -1078,6 +1175,8 @@ def packet_loss(
     try:
         with torch.no_grad():
             outputs = outputs_of(model, torch.zeros((1, *shape)))
+            some = torch.rand((2, *shape), generator=torch.Generator().manual_seed(0))
+            _check_alone(partial(outputs_of, model), some, "model")
     except RuntimeError as error:
         message = (
             f"input_shape must be that of the model's inputs, got {shape}, and the model says: "

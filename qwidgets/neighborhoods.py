@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from qwidgets.domain import Neighborhood, NoPacketError
-from qwidgets.models import outputs_of, packet_loss, unstack
+from qwidgets.models import load_parameters, outputs_of, packet_loss, unstack
 from qwidgets.moments import iterate_uncertainty
 from qwidgets.tasks import CLASSIFICATION
 from qwidgets.threads import mapped, side_by_side
@@ -85,8 +85,7 @@ def _of_network(
     classes = len(probes.packets)
     record = unmeasured(1, classes)
     network = copy.deepcopy(network)
-    # Buffers, which a network that is only measured may have, stay.
-    network.load_state_dict(weights, strict=False)
+    load_parameters(network, weights)
     for label in range(classes):
         yield
         centers = inputs[labels == label]

@@ -6,26 +6,28 @@ to run. Whatever cannot be done is refused here, before anything is trained.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import math
 import operator
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, asdict, dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from qwidgets.batches import Work
 from qwidgets.data import Dataset, stored_data
+from qwidgets.domain import positive, whole
 from qwidgets.measurement import Probes
 from qwidgets.memory import Memory, needed, refuse_too_much
-from qwidgets.models import batched_forward, build_model
+from qwidgets.models import batched_forward, build_model, check_outputs
 from qwidgets.neighborhoods import DETAILS, Detail
-from qwidgets.tasks import CLASSIFICATION
 from qwidgets.training import REGULARIZERS, Objective, Regularizer, TrainingSettings, check_task
 
 if TYPE_CHECKING:
@@ -165,17 +167,24 @@ def planned(arguments: Arguments) -> Plan:
     TypeError, ValueError, FileNotFoundError, ConnectionError, MemoryError
         As for `qwidgets.sweep`.
     """
-    probe_images = _count("probe_images", arguments.probe_images)
+    probe_images = whole(arguments.probe_images, "probe_images", 1, "raise it")
     if probe_images % 2 == 0:
         message = (
             "probe_images must be odd, so that their median is one of them, "
             f"got {probe_images}; use {probe_images + 1}."
         )
         raise ValueError(message)
-    seed = _integer("seed", arguments.seed)
     regularizer, norm = arguments.regularizer, arguments.norm
     _choice("regularizer", regularizer, REGULARIZERS)
     _choice("norm", norm, ("linf", "l2"))
+
+    def default(value: Any, otherwise: Any) -> Any:
+        return otherwise if value is None else value
+
+    model = arguments.model
+    common = {field.name: getattr(arguments, field.name) for field in fields(TrainingSettings)}
+    rate = default(arguments.learning_rate, _LEARNING_RATES.get(str(model), 1e-3))
+    training = TrainingSettings(**common | {"learning_rate": rate})
     if arguments.detail is not None:
         _choice("detail", arguments.detail, DETAILS)
     executor: object = arguments.executor
@@ -187,8 +196,7 @@ def planned(arguments: Arguments) -> Plan:
         raise TypeError(message)
     place = _device(arguments.device, elsewhere=executor is not None)
     data = loaded(arguments.data, arguments.root, arguments.train_size, arguments.test_size)
-    model = arguments.model
-    architecture = _architecture(model, data, seed)
+    architecture = _architecture(model, data, training.seed)
 
     low, high = data.value_range
     root_of_features = math.sqrt(math.prod(data.input_shape))
@@ -196,9 +204,6 @@ def planned(arguments: Arguments) -> Plan:
     largest = (high - low) * (root_of_features if norm == "l2" else 1)
     scale = root_of_features / 2 if norm == "l2" else 1.0
     radii = RADII.get(data.name) or _scaled(RADII["digits"], high - low)
-
-    def default(value: Any, otherwise: Any) -> Any:
-        return otherwise if value is None else value
 
     attacks = _grid(
         "attack_epsilon",
@@ -227,31 +232,22 @@ def planned(arguments: Arguments) -> Plan:
             1.0 if regularizer == "label_smoothing" else math.inf,
             "the whole target",
         ),
-        regularizer=regularizer,
-        epochs=_count("epochs", arguments.epochs),
-        seed=seed,
         device=str(place),
-        norm=norm,
-        objective=arguments.objective,
-        attack_steps=_count("attack_steps", arguments.attack_steps),
-        warm_up=arguments.warm_up,
-        trades_weight=arguments.trades_weight,
-        batch_size=_count("batch_size", arguments.batch_size),
-        learning_rate=_positive(
-            "learning_rate",
-            default(arguments.learning_rate, _LEARNING_RATES.get(str(model), 1e-3)),
+        width=positive(
+            default(arguments.width, radii.reference * root_of_features / 2),
+            "width",
+            "the deviation of the window in input units",
         ),
-        width=_positive("width", default(arguments.width, radii.reference * root_of_features / 2)),
         attack_epsilon=attacks,
         train_size=len(data.train_labels),
         test_size=len(data.test_labels),
         probe_images=probe_images,
         detail=arguments.detail,
-        attack_step=_positive("attack_step", arguments.attack_step),
-        detail_samples=_samples(arguments.detail_samples),
+        detail_samples=whole(
+            arguments.detail_samples, "detail_samples", _FEWEST_SAMPLES, "a standard error needs it"
+        ),
+        **asdict(training),
     )
-    common = (field.name for field in fields(TrainingSettings))
-    training = TrainingSettings(**{name: getattr(settings, name) for name in common})
     check_task(training, data.task)
     columns, rows = len(settings.regularization), len(settings.epsilon)
     work = Work(
@@ -324,9 +320,16 @@ def _probes(settings: SweepSettings, data: Dataset, reference: float, scale: flo
     counts = torch.bincount(data.test_labels, minlength=data.classes)
     fewest = int(counts.min())
     if fewest == 0:
+        absent = int(counts.argmin())
+        remedy = "raise test_size or name fewer classes"
+        if not (data.train_labels == absent).any():
+            remedy = (
+                "training has none either: number the classes from 0 without gaps, with "
+                "np.unique(labels, return_inverse=True)[1], or raise train_size and test_size"
+            )
         message = (
             "data must have test images of every class, got none of "
-            f"{data.class_names[int(counts.argmin())]!r}; raise test_size or name fewer classes."
+            f"{data.class_names[absent]!r}; {remedy}."
         )
         raise ValueError(message)
     images = min(settings.probe_images, fewest - (fewest + 1) % 2)
@@ -413,23 +416,47 @@ def _architecture(model: object, data: Dataset, seed: int) -> Architecture:
             torch.default_generator.manual_seed(seed)
             return model()  # type: ignore[no-any-return]
 
-    network: object = build()
+    try:
+        network: object = build()
+    except TypeError as error:
+        message = (
+            f"model must make a network when called without arguments, but: {error}; pass "
+            "lambda: ... that builds it."
+        )
+        raise TypeError(message) from error
     if not isinstance(network, nn.Module):
         message = (
             "model must return a torch.nn.Module when called, got "
             f"{type(network).__name__}; return the network from it."
         )
         raise TypeError(message)
-    with torch.no_grad():
-        outputs = network.cpu().eval()(data.test_inputs[:2])
-    expected = (len(data.test_inputs[:2]), *data.output_shape)
-    if tuple(outputs.shape) != expected:
-        shape = ", ".join(map(str, ("n", *data.output_shape)))
-        what = "classes" if data.task == CLASSIFICATION else "targets"
+    if build() is network:
         message = (
-            f"model must return {data.task.words} of shape ({shape}) for inputs of shape "
-            f"{(expected[0], *data.input_shape)}, got {tuple(outputs.shape)}; "
-            f"match its last layer to the {what}."
+            "model must return a new network at every call, got the same one twice; build it "
+            "inside of the function."
+        )
+        raise ValueError(message)
+    lazy = [name for name, value in network.named_parameters() if value.is_meta or is_lazy(value)]
+    if lazy or isinstance(network, torch.jit.ScriptModule | nn.DataParallel):
+        what = f"the parameter {lazy[0]!r} without values" if lazy else type(network).__name__
+        message = (
+            f"model must return a plain torch.nn.Module that is ready to train, got {what}; give "
+            "lazy layers their sizes, and leave out scripting and DataParallel."
+        )
+        raise ValueError(message)
+    try:
+        copy.deepcopy(network)
+    except Exception as error:
+        message = (
+            f"model must return a network that copy.deepcopy can copy, but: {error}; let it hold "
+            "parameters and buffers alone."
+        )
+        raise TypeError(message) from error
+    check_outputs(network.cpu().eval(), data, "model")
+    if not any(value.requires_grad for value in network.parameters()):
+        message = (
+            "model must have parameters to train, got none with requires_grad; measure() takes "
+            "networks as they are."
         )
         raise ValueError(message)
     batched_forward(network, data.input_shape)
@@ -466,40 +493,6 @@ def _choice(name: str, value: str, options: tuple[str, ...]) -> None:
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         message = f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}{hint}."
         raise ValueError(message)
-
-
-def _integer(name: str, value: int) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        message = f"{name} must be an integer, got {value!r}; pass a whole number."
-        raise TypeError(message) from None
-
-
-def _count(name: str, value: int) -> int:
-    count = _integer(name, value)
-    if count < 1:
-        message = f"{name} must be at least 1, got {count}; raise it."
-        raise ValueError(message)
-    return count
-
-
-def _samples(value: int) -> int:
-    samples = _count("detail_samples", value)
-    if samples < _FEWEST_SAMPLES:
-        message = (
-            f"detail_samples must be at least {_FEWEST_SAMPLES}, for a standard error, got "
-            f"{samples}; raise it."
-        )
-        raise ValueError(message)
-    return samples
-
-
-def _positive(name: str, value: float) -> float:
-    if not (math.isfinite(value) and value > 0):
-        message = f"{name} must be a positive finite number, got {value}; None takes the default."
-        raise ValueError(message)
-    return float(value)
 
 
 def _grid(name: str, values: ArrayLike, largest: float, meaning: str) -> tuple[float, ...]:

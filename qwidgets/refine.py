@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qwidgets.sweep import iterate_sweep
+from qwidgets.sweep import arguments_of, iterate_sweep
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -91,32 +91,15 @@ def iterate_refinement(
         "regularization": chosen.regularization[column],
     }
     sweep.model(**start)  # refuses a model that is not known, before anything is done
-    return iterate_sweep(
-        data=data,
-        model=lambda: sweep.model(**start),
-        epsilon=[epsilon],
-        regularization=[regularization],
-        regularizer=chosen.regularizer,
-        epochs=chosen.epochs if epochs is None else epochs,
-        seed=chosen.seed,
-        # A sweep may come from a machine with another one.
-        device="cpu" if chosen.device == "cpu" else "auto",
-        train_size=chosen.train_size,
-        test_size=chosen.test_size,
-        norm=chosen.norm,
-        objective=chosen.objective,
-        attack_steps=chosen.attack_steps,
-        attack_step=chosen.attack_step,
-        warm_up=0.0,
-        trades_weight=chosen.trades_weight,
-        attack_epsilon=chosen.attack_epsilon,
-        width=chosen.width,
-        probe_images=chosen.probe_images,
-        detail=chosen.detail,
-        detail_samples=chosen.detail_samples,
-        batch_size=chosen.batch_size,
-        learning_rate=chosen.learning_rate,
-    )
+    asked = arguments_of(sweep) | {
+        "data": data,
+        "model": lambda: sweep.model(**start),
+        "epsilon": [epsilon],
+        "regularization": [regularization],
+        "epochs": chosen.epochs if epochs is None else epochs,
+        "warm_up": 0.0,
+    }
+    return iterate_sweep(**asked)
 
 
 def nearest_network(

@@ -322,8 +322,9 @@ def section(
     TypeError
         If the loss does not return a tensor, or a number is of the wrong kind.
     ValueError
-        If shapes do not match, the direction is zero, the width is not positive, there are too few
-        points, or the loss is negative, not finite, not differentiable, or zero on the whole line.
+        If shapes do not match, the direction is zero, the width or its square is not positive and
+        finite, there are too few points, or the loss is negative, not finite, not differentiable,
+        or zero on the whole line.
 
     Notes
     -----

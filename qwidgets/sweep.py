@@ -32,8 +32,9 @@ from qwidgets import __version__, store
 from qwidgets.batches import EACH_NETWORK, Checkpoint, Unit, run_here, run_on
 from qwidgets.cube import make_cube, records, task_attributes
 from qwidgets.data import Dataset
+from qwidgets.domain import number
 from qwidgets.gate import pass_gate
-from qwidgets.models import build_model, unstack
+from qwidgets.models import build_model, load_parameters, unstack
 from qwidgets.plan import (
     OWN_MODEL,
     RADII,
@@ -211,6 +212,8 @@ class Sweep:
 
         Raises
         ------
+        TypeError
+            A value that is no number.
         ValueError
             A value that is not on the grid, or a reopened sweep of a model of your own whose
             factory is not known.
@@ -225,7 +228,7 @@ class Sweep:
         column = _on_grid("regularization", regularization, self.settings.regularization)
         network = self._architecture()
         index = row * len(self.settings.regularization) + column
-        network.load_state_dict(unstack(self._parameters, index))
+        load_parameters(network, unstack(self._parameters, index))
         return network.eval()
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -244,6 +247,8 @@ class Sweep:
         ------
         FileExistsError
             Something that is not a saved sweep is there.
+        FileNotFoundError, ValueError
+            A sweep is there, but its manifest is missing, or damaged or in a newer format.
         BlockingIOError
             A sweep that is running keeps its checkpoints there.
         OSError
@@ -300,21 +305,53 @@ def open_sweep(
     FileNotFoundError
         Nothing is there, or a part is missing.
     ValueError
-        It is not a saved sweep, in a newer format, damaged, or a store without a finished epoch;
-        or the data are others than then.
+        It is not a saved sweep, in a newer format, damaged, of settings that this version does not
+        know, or a store without a finished epoch; or the data are others than then.
     """
     content = store.load(path)
     stored: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in content.manifest["settings"].items()
     }
+    known = {field.name for field in fields(SweepSettings)}
+    strange = sorted(stored.keys() - known | known - _LATER.keys() - stored.keys())
+    if strange:
+        message = (
+            f"path must be a sweep with the settings of this version, but in {path} these are not "
+            f"known, or missing: {', '.join(strange)}; open it with the qwidgets that wrote it, "
+            f"{content.manifest['versions'].get('qwidgets')}."
+        )
+        raise ValueError(message)
     settings = SweepSettings(**stored)
+    given: object = model
+    if given is not None and (isinstance(given, nn.Module) or not callable(given)):
+        message = (
+            "model must be the function that made the networks, without arguments, got "
+            f"{type(given).__name__}; networks of `build_model` need none."
+        )
+        raise TypeError(message)
     if model is None and settings.model != OWN_MODEL:
         model = partial(_rebuilt, settings, content.cube.attrs)
     opened = Sweep(content.cube, settings, content.weights, model)
     if data is not None:
         opened._data = opened._same(opened._cut(data))  # noqa: SLF001 - of this module
     return opened
+
+
+def arguments_of(sweep: Sweep) -> dict[str, Any]:
+    """Return the arguments of `sweep` that train one again, on this machine.
+
+    Data that are not loaded go by their name, and may be refused as unknown.
+    """
+    chosen = sweep.settings
+    again = {field.name: getattr(chosen, field.name) for field in fields(chosen)}
+    own = chosen.model == OWN_MODEL
+    return again | {
+        "data": chosen.data if sweep._data is None else sweep._data,  # noqa: SLF001 - of this module
+        "model": sweep._architecture if own else chosen.model,  # noqa: SLF001 - of this module
+        # A sweep may come from a machine with another one.
+        "device": "cpu" if chosen.device == "cpu" else "auto",
+    }
 
 
 def _rebuilt(settings: SweepSettings, attributes: dict[str, Any]) -> nn.Module:
@@ -483,9 +520,9 @@ def sweep(arguments: _ShownArguments) -> Sweep:
         Anything that cannot be meant, before any work is done.
     FileNotFoundError, ConnectionError
         Data that cannot be had; see `load_data`.
-    ValueError, FileExistsError
-        A store that holds another sweep (what differs is listed), is damaged, in a newer format, or
-        not a store.
+    ValueError, FileExistsError, FileNotFoundError
+        A store that holds another sweep (what differs is listed), is damaged, in a newer format,
+        without its manifest, or not a store.
     BlockingIOError
         A store that another process is writing to.
     OSError
@@ -580,17 +617,17 @@ def iterate_sweep(arguments: Arguments) -> Generator[Progress]:
 
 
 def _started(plan: Plan, arguments: Arguments) -> Generator[Progress]:
+    folder = None
     if arguments.store is not None:
         # Refuses a wrong store at the call. The lock is taken again with the first item: an
         # iterator that is never started would never give it back.
         with store.locked(arguments.store) as folder:
             _refuse_other(folder, _asked(plan))
-    return _run(plan, arguments.store, arguments.executor)
+    # Absolute, because the work may begin in another working directory.
+    return _run(plan, folder, arguments.executor)
 
 
-def _run(
-    plan: Plan, path: str | os.PathLike[str] | None, executor: Executor | None
-) -> Generator[Progress]:
+def _run(plan: Plan, path: Path | None, executor: Executor | None) -> Generator[Progress]:
     work, epochs = plan.work, plan.settings.epochs
     with ExitStack() as stack:
         folder = None if path is None else stack.enter_context(store.locked(path))
@@ -802,6 +839,9 @@ def _resumed(plan: Plan, folder: Path) -> tuple[Sweep | None, list[Checkpoint]]:
             content.cube, plan.settings, content.weights, plan.architecture, plan.work.data
         )
         if finished.complete:
+            # What a process that was killed between its last manifest and its clean-up has left.
+            store.remove_old(folder)
+            store.remove_parts(folder, None)
             return finished, []
     if found["versions"] != asked["versions"]:
         message = (
@@ -871,6 +911,7 @@ def _checkpoint(place: tuple[int, int], part: store.Part) -> Checkpoint:
 
 
 def _on_grid(name: str, value: float, axis: tuple[float, ...]) -> int:
+    value = number(value, name, "a value of the grid")
     distance = np.abs(np.subtract(axis, value))
     nearest = int(distance.argmin())  # of NaN: the first, refused below
     if not np.isclose(axis[nearest], value, atol=1e-12):

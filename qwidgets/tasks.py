@@ -8,7 +8,6 @@ holds the task of its data.
 from __future__ import annotations
 
 import difflib
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, final, get_args
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from qwidgets.domain import check_finite, positive
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -206,7 +207,7 @@ class Regression(Task):
     ValueError
         A tolerance that is not positive, an unknown loss, a shape that is none.
     TypeError
-        A loss that is neither a name nor callable.
+        A loss that is neither a name nor callable, a tolerance that is no number.
 
     Examples
     --------
@@ -234,12 +235,11 @@ class Regression(Task):
                 "single number has the shape (1,)."
             )
             raise ValueError(message)
-        if not (math.isfinite(self.tolerance) and self.tolerance > 0):
-            message = (
-                f"tolerance must be a positive finite number, got {self.tolerance!r}; it is the "
-                "error up to which an output counts as right, in the unit of the target."
-            )
-            raise ValueError(message)
+        meaning = "the error up to which an output counts as right, in the unit of the target"
+        # Python's own, the only ones that JSON takes: sweeps are saved with them.
+        vars(self).update(
+            tolerance=positive(self.tolerance, "tolerance", meaning), unit=str(self.unit)
+        )
         given: object = self.loss
         if isinstance(given, str):
             if given not in LOSSES:
@@ -325,9 +325,7 @@ class Regression(Task):
                 "reshape it, or give the task another target_shape."
             )
             raise ValueError(message)
-        if not y.isfinite().all():
-            message = "y must hold finite targets, got NaN or infinity; leave those inputs out."
-            raise ValueError(message)
+        check_finite(y, "y")
         return y
 
     def check(self, outputs: Tensor, y: Tensor) -> None:

@@ -27,6 +27,7 @@ import torch
 from torch.optim.adam import adam
 
 from qwidgets.attacks import fgsm, kl_pgd, pgd
+from qwidgets.domain import number, positive, random_seed, whole
 from qwidgets.models import Networks
 from qwidgets.tasks import CLASSIFICATION, along_rows
 from qwidgets.threads import threads
@@ -51,6 +52,7 @@ REASONS = ("", "not finite", "chance")
 _NOT_FINITE, _CHANCE = 1, 2
 
 _MOMENTS = ("first", "second")
+_COUNTS = ("epochs", "batch_size", "attack_steps")
 
 # Seeds of random starts are drawn below this.
 _SEEDS = 1 << 62
@@ -105,9 +107,12 @@ class TrainingSettings:
 
     Raises
     ------
+    TypeError
+        A number that is none, or not a whole one where it counts something.
     ValueError
-        An unknown objective, ``fgsm`` in another norm than linf, a length of the step that is not
-        positive, a warm-up outside 0 to 1.
+        An unknown objective, ``fgsm`` in another norm than linf, a count below 1, a seed outside 0
+        to 2^63 - 1, a length of a step that is not positive, a warm-up outside 0 to 1, a weight
+        that is negative or not finite.
     """
 
     epochs: int
@@ -135,6 +140,15 @@ class TrainingSettings:
                 "in other norms take objective='pgd' with attack_steps=1."
             )
             raise ValueError(message)
+        # As Python's own numbers, the only ones that JSON takes: sweeps are saved with them.
+        vars(self).update(
+            {name: whole(getattr(self, name), name, 1, "raise it") for name in _COUNTS},
+            seed=random_seed(self.seed),
+            learning_rate=positive(self.learning_rate, "learning_rate", "the step length of Adam"),
+            attack_step=number(self.attack_step, "attack_step", "a part of the radius"),
+            warm_up=number(self.warm_up, "warm_up", "a share of the training"),
+            trades_weight=number(self.trades_weight, "trades_weight", "a factor of the loss"),
+        )
         if not (math.isfinite(self.attack_step) and self.attack_step > 0):
             message = (
                 f"attack_step must be a positive finite number, got {self.attack_step}; 1 reaches "
@@ -145,6 +159,12 @@ class TrainingSettings:
             message = (
                 f"warm_up must be a share of the training, 0 to 1, got {self.warm_up}; "
                 "0 trains at full radius from the start."
+            )
+            raise ValueError(message)
+        if not 0 <= self.trades_weight < math.inf:
+            message = (
+                f"trades_weight must be finite and 0 or more, got {self.trades_weight}; 0 trains "
+                "on clean inputs alone."
             )
             raise ValueError(message)
 
@@ -208,7 +228,8 @@ def train(
 ) -> Iterator[Step | Epoch]:
     """Train N networks at once, each with its own radius and regularization.
 
-    Network i minimises the mean over the minibatch of its objective plus its regularization term.
+    Network i minimises the mean over the minibatch of its objective plus its regularization term;
+    parameters with ``requires_grad=False`` in the architecture stay as they are.
     What is differentiated is the sum over the networks, which share no weight: a network that
     diverges leaves the gradients of the others as they are.
 
@@ -256,6 +277,7 @@ def train(
     shrinkage = 1 - rates.to(inputs) * regularization
     last = resume or _untrained(parameters, networks, settings.seed, device)
     weights = {name: value.to(device, copy=True) for name, value in last.parameters.items()}
+    learned = {name: value for name, value in weights.items() if name not in forward.frozen}
     moments = {name: value.to(device, copy=True) for name, value in last.moments.items()}
     # Two streams, so that the minibatch order does not depend on the attack.
     order, starts = torch.Generator(), torch.Generator()
@@ -280,14 +302,14 @@ def train(
                 seed = int(torch.randint(_SEEDS, (), generator=starts))
                 loss, gradients = learn(inputs[batch], answers[batch], radius, seed)
                 if settings.regularizer == "weight_decay":
-                    for value in weights.values():
+                    for value in learned.values():
                         value.mul_(shrinkage.view(-1, *[1] * (value.ndim - 1)))
-                _descend(weights, gradients, moments, rates.tolist(), done)
+                _descend(learned, gradients, moments, rates.tolist(), done)
                 total += loss.double() * len(batch)
                 yield Step(epoch=epoch, step=step, steps=steps)
             finite = total.isfinite()
             for value in weights.values():
-                finite &= value.isfinite().flatten(1).all(1)
+                finite &= value.isfinite().reshape(networks, -1).all(1)
             model, size = partial(forward, weights), settings.batch_size
             chance = _at_chance(model, inputs[some], answers[some], size, data.task)
             reason = torch.where(finite & (reason != _NOT_FINITE), _CHANCE * chance, _NOT_FINITE)
@@ -372,14 +394,24 @@ def _learning(
     order = sorted(range(networks), key=costs.__getitem__, reverse=True)
     parts = [slice(i, i + 1) for i in order] if alone else [slice(0, networks)]
     leaves = [
-        {name: value[part].requires_grad_() for name, value in weights.items()} for part in parts
+        {
+            name: value[part].requires_grad_(name not in forward.frozen)
+            for name, value in weights.items()
+        }
+        for part in parts
     ]
     losses = torch.zeros(networks, device=device)
-    gradients = {name: torch.zeros_like(value) for name, value in weights.items()}
+    gradients = {
+        name: torch.zeros_like(value)
+        for name, value in weights.items()
+        if name not in forward.frozen
+    }
     workers = min(torch.get_num_threads(), networks) if alone and device.type == "cpu" else 1
     # Evaluating lends the module other parameters for a while: each thread needs its own module.
     own = threading.local()
 
+    # Whatever the caller has set for this thread; others have it.
+    @torch.enable_grad()
     def learn(x: Tensor, y: Tensor, radius: Tensor, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
         def work(part: slice, leaf: Mapping[str, Tensor]) -> None:
             if not hasattr(own, "forward"):
@@ -392,7 +424,11 @@ def _learning(
                 model, x, examples, y, radius[part], strength, settings, data.task
             )
             losses[part] = loss
-            found = torch.autograd.grad(objective.sum(), list(leaf.values()))
+            learned = [leaf[name] for name in gradients]
+            # A parameter that is not used stays as it is.
+            found = torch.autograd.grad(
+                objective.sum(), learned, allow_unused=True, materialize_grads=True
+            )
             for gradient, value in zip(gradients.values(), found, strict=True):
                 gradient[part] = value
 

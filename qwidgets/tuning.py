@@ -67,8 +67,13 @@ def fastest_strategy(
     Returns
     -------
     {"stacked", "vmap", "loop"}
+
+    Raises
+    ------
+    ValueError
+        It can be trained in neither way.
     """
-    network = network.to(device)
+    network = network.to(device).eval()
     rule = batched_forward(network, data.input_shape).strategy
     if rule == "stacked":
         return rule
@@ -76,11 +81,24 @@ def fastest_strategy(
     known = _remembered()
     if name not in known:
         candidates = [strategy for strategy in STRATEGIES if strategy != "stacked"]
-        seconds = {
-            strategy: _seconds(network, data, settings, device, strategy) for strategy in candidates
-        }
-        fastest = min(candidates, key=seconds.__getitem__)
-        known[name] = fastest if seconds[fastest] < (1 - _WORTH) * seconds[rule] else rule
+        seconds: dict[Strategy, float] = {}
+        errors = []
+        for strategy in candidates:
+            try:
+                seconds[strategy] = _seconds(network, data, settings, device, strategy)
+            except (RuntimeError, UserWarning) as error:
+                # What one strategy cannot do, recurrent layers under vmap say, another may.
+                errors.append(error)
+        if not seconds:
+            message = (
+                "model must be a network that can be trained here, but: "
+                f"{'; '.join(map(str, errors))}; another regularizer than 'gradient' needs no "
+                "second derivative."
+            )
+            raise ValueError(message) from errors[-1]
+        fastest = min(seconds, key=seconds.__getitem__)
+        stays = rule in seconds and seconds[fastest] >= (1 - _WORTH) * seconds[rule]
+        known[name] = rule if stays else fastest
         _remember(known)
     return known[name]
 

@@ -277,6 +277,30 @@ def test_a_value_range_is_compared_in_the_precision_of_the_inputs() -> None:
         ({"value_range": (-0.5, 0.5)}, ValueError, r"value_range \(-0.5, 0.5\), got -?0\.[5-9]"),
         ({"value_range": (1, -1)}, ValueError, r"low < high, got \(1.0, -1.0\)"),
         ({"value_range": (-np.inf, 1)}, ValueError, "value_range must be two finite numbers"),
+        ({"value_range": 1}, TypeError, r"value_range must be two numbers \(low, high\), got 1;"),
+        ({"value_range": "01"}, TypeError, "value_range must be two numbers .*, got '01'"),
+        ({"value_range": (-1, 1, 2)}, TypeError, "value_range must be two numbers"),
+        ({"value_range": (-np.ones(3), np.ones(3))}, TypeError, "value_range must be two numbers"),
+        (
+            {"inputs": np.full((40, 3), 1e300)},
+            ValueError,
+            r"inputs must be finite, got 120 .* \(as torch.float32\)",
+        ),
+        ({"inputs": [[1], [2, 3]]}, TypeError, "inputs must be an array or a tensor of numbers"),
+        (
+            {"inputs": np.ma.masked_array(np.ones((40, 3)), np.eye(40, 3))},
+            ValueError,
+            "inputs must have no masked entries, got some; fill",
+        ),
+        (
+            {"labels": np.r_[np.arange(39) % 4, 10**9]},
+            ValueError,
+            r"labels must count from 0 .* got 1000000000 among 40 .* np\.unique\(labels, return",
+        ),
+        ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
+        ({"seed": 2**63}, ValueError, r"seed must be below 2\^63, got 9223372036854775808"),
+        ({"seed": "x"}, TypeError, "seed must be an integer, got 'x'"),
+        ({"test_fraction": "x"}, TypeError, "test_fraction must be one number, .*, got 'x'"),
         (
             {"inputs": np.zeros((40, 3))},
             ValueError,
@@ -318,11 +342,51 @@ def test_wrong_arrays_are_refused(
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 2.5])
-def test_a_single_wrong_value_is_found_and_named(value: float) -> None:
+@pytest.mark.parametrize("value_range", [(-1, 1), None])
+def test_a_single_wrong_value_is_found_and_named(
+    value: float, value_range: tuple[float, float] | None
+) -> None:
     inputs, labels = arrays()
     inputs[17, 1] = value
-    with pytest.raises(ValueError, match=rf"_inputs must lie in value_range .* got {value}"):
-        Dataset.from_arrays(inputs, labels, value_range=(-1, 1))
+    match = r"inputs must be finite, got 1 NaN or infinite of 120 .* at \[17, 1\]; remove or impute"
+    if np.isfinite(value):
+        match, value_range = r"_inputs must lie in value_range .* got 2.5; rescale", (-1, 1)
+    with pytest.raises(ValueError, match=match):
+        Dataset.from_arrays(inputs, labels, value_range=value_range)
+    digits = load_digits_once()
+    gap = digits.test_inputs.clone()
+    gap[3, 0, 2, 1] = value
+    match = match.replace("120", "23040").replace("17, 1", "3, 0, 2, 1")
+    with pytest.raises(ValueError, match=match):
+        dataclasses.replace(digits, test_inputs=gap)
+
+
+def test_numbers_and_names_of_any_library_are_kept_as_pythons_own() -> None:
+    inputs, labels = arrays()
+    given: dict[str, Any] = {
+        "class_names": np.unique(labels),
+        "value_range": (np.float32(-1), torch.tensor(1.0)),
+        "name": Path("mine"),
+        "seed": np.int64(0),
+    }
+    custom = Dataset.from_arrays(inputs, labels, **given)
+    assert repr((custom.class_names, custom.value_range, custom.name)) == (
+        "(('0', '1', '2', '3'), (-1.0, 1.0), 'mine')"
+    )
+    plain = Dataset.from_arrays(inputs, labels, value_range=(-1, 1))
+    assert custom.checksum == plain.checksum
+
+
+def test_labels_may_leave_out_a_few_numbers() -> None:
+    inputs, labels = arrays()
+    assert Dataset.from_arrays(inputs, np.where(labels == 3, 999, labels)).classes == 1000
+
+
+def test_half_precision_becomes_float32() -> None:
+    inputs, labels = arrays()
+    half = torch.tensor(inputs).bfloat16()
+    custom = Dataset.from_arrays(half, labels, test_inputs=half, test_labels=labels)
+    assert torch.equal(custom.train_inputs, half.float())
 
 
 def test_datasets_take_tensors_of_one_kind_only() -> None:
@@ -375,6 +439,14 @@ def test_unknown_names_are_refused_with_the_near_match(name: str, hint: str | No
 def test_a_root_where_none_is_used_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"root must be None for data '{name}'"):
         load_data(name, root=tmp_path)
+
+
+def test_a_root_that_is_no_path_and_a_seed_that_is_no_number_are_refused() -> None:
+    wrong: Any = 3
+    with pytest.raises(TypeError, match="root must be a folder, got 3; pass its path"):
+        load_data("mnist", root=wrong)
+    with pytest.raises(ValueError, match="seed must be at least 0, got -1"):
+        load_data("friedman", seed=-1)
 
 
 def test_cifar10_needs_a_root() -> None:

@@ -247,6 +247,13 @@ def test_domains_keep_their_own_copy_and_cannot_be_changed():
         (lambda: Gaussian(0, -2), ValueError, r"width must be positive and finite, got -2"),
         (lambda: Gaussian(0, math.nan), ValueError, r"width must be positive and finite, got nan"),
         (lambda: Gaussian(0, [1, 2]), TypeError, r"width must be one number"),
+        (lambda: Gaussian(0, "1"), TypeError, r"width must be one number, .*, got '1'"),  # type: ignore[arg-type]
+        (
+            lambda: Gaussian(0, 1e300),
+            ValueError,
+            r"width must be .* in 1e-150\.\.1e\+150, got 1e\+300",
+        ),
+        (lambda: Gaussian([1j], 1), TypeError, r"center must be real, got torch.complex128"),
         (lambda: Gaussian([math.inf], 1), ValueError, r"center must be finite"),
         (lambda: Neighborhood([], 1), ValueError, r"at least one point.*got shape \(0,\)"),
         (lambda: Neighborhood(np.zeros((0, 3)), 1), ValueError, r"at least one point"),
@@ -254,7 +261,12 @@ def test_domains_keep_their_own_copy_and_cannot_be_changed():
         (lambda: Neighborhood([[0.0]], 0), ValueError, r"radius must be positive.*got 0"),
         (lambda: Neighborhood([[0.0]], -1), ValueError, r"radius must be positive.*got -1"),
         (lambda: Neighborhood([[0.0], [2]], 1, clip=(0, 1)), ValueError, r"1 of 2 centers outside"),
-        (lambda: Neighborhood([[0.0]], 1, clip=(1, 0)), ValueError, r"low < high, got \(1, 0\)"),
+        (
+            lambda: Neighborhood([[0.0]], 1, clip=(1, 0)),
+            ValueError,
+            r"low < high, got \(1.0, 0.0\)",
+        ),
+        (lambda: Neighborhood([[0.0]], 1, clip=(0, math.inf)), ValueError, r"two finite numbers"),
         (lambda: Neighborhood([[0.0]], 1, clip=3), TypeError, r"clip must be two numbers"),  # type: ignore[arg-type]
         (lambda: unit_cube("sobel", 2, 0), ValueError, r"got 'sobel'; did you mean 'sobol'\?"),
         (lambda: unit_cube("halton", 2, 0), ValueError, r"one of sobol, uniform, got 'halton'"),

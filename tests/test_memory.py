@@ -107,14 +107,21 @@ def test_the_estimate_is_of_the_size_of_what_is_taken(settings):
 @pytest.mark.parametrize(
     ("changes", "remedy"),
     [
-        ({"batch_size": 10**12}, "lower batch_size"),
+        ({"batch_size": 1437}, "lower batch_size"),
         ({"epochs": 10**9}, "take fewer epochs"),
     ],
 )
-def test_what_cannot_fit_is_refused_before_any_work(changes, remedy):
+def test_what_cannot_fit_is_refused_before_any_work(changes, remedy, monkeypatch):
+    free = SimpleNamespace(available=600 << 20)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
     text = rf"must fit into memory, but needs about .* are free; .*{remedy}"
     with pytest.raises(MemoryError, match=text):
         qw.iterate_sweep("digits", **changes)
+
+
+def test_a_minibatch_takes_no_more_than_all_images():
+    whole, more = (planned(Arguments(batch_size=size)).memory for size in (1437, 10**12))
+    assert whole == more
 
 
 def test_a_model_that_does_not_fit_is_refused(monkeypatch):
@@ -129,7 +136,7 @@ def test_an_executor_has_the_memory_of_its_own_machines():
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as executor:
-        qw.iterate_sweep("digits", batch_size=10**12, executor=executor).close()
+        qw.iterate_sweep("digits", epochs=10**9, executor=executor).close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit on memory is Linux's")

@@ -21,6 +21,7 @@ from qwidgets.models import (
     build_model,
     evaluating,
     linearized,
+    load_parameters,
     packet_loss,
     stack_parameters,
     unstack,
@@ -439,6 +440,74 @@ def test_constants_are_shared_unless_they_are_saved_with_the_weights(digits: Dat
     assert torch.equal(models[0](x), models[1](x))
 
 
+class Tied(nn.Module):
+    """A layer that is there twice, and a weight that two layers share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, 64)
+        self.again = self.first
+        self.one, self.two = nn.Linear(64, 10), nn.Linear(64, 10)
+        self.two.weight = self.one.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.again(self.first(x.flatten(1)).relu()).relu()
+        logits: Tensor = self.one(hidden) + self.two(hidden.square())
+        return logits
+
+
+@pytest.mark.parametrize("strategy", ["vmap", "loop"])
+def test_shared_layers_and_weights_are_one_and_stay_as_they_are(
+    digits: Dataset, strategy: Strategy
+) -> None:
+    models = [Tied() for _ in range(3)]
+    before = {name: (value, value.clone()) for name, value in models[0].named_parameters()}
+    params, x = stack_parameters(models), digits.test_inputs[:5]
+    expected = torch.stack([model(x) for model in models])
+    forward = batched_forward(models[0], digits.input_shape, strategy=strategy)
+    torch.testing.assert_close(forward(params, x), expected)
+    for name, value in models[0].named_parameters():
+        assert value is before[name][0]
+        assert torch.equal(value, before[name][1])
+    assert models[0].first is models[0].again
+    assert models[0].two.weight is models[0].one.weight
+    load_parameters(models[0], unstack(params, 2))
+    torch.testing.assert_close(models[0](x), expected[2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_shared_layers_in_half_precision_stay_as_they_are(dtype: torch.dtype) -> None:
+    model = Tied().to(dtype)
+    before = dict(model.named_parameters())
+    packet_loss(model, 3, (1, 8, 8))(torch.rand(2, 64, dtype=torch.float64))
+    after = dict(model.named_parameters())
+    assert {name: value.dtype for name, value in after.items()} == dict.fromkeys(before, dtype)
+    assert all(after[name] is value for name, value in before.items())
+
+
+def test_parameters_of_another_architecture_are_not_loaded(digits: Dataset) -> None:
+    other = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    own = dict(build_model("mlp", digits).named_parameters())
+    with pytest.raises(ValueError, match=r"'1.weight' has shape \(10, 64\) in it and \(128, 64\)"):
+        load_parameters(other, own)
+
+
+@pytest.mark.parametrize("where", ["model", "layer", "forward"])
+def test_what_a_hook_does_is_done_in_every_strategy(digits: Dataset, where: str) -> None:
+    model = build_model("mlp", digits)
+    if where == "model":
+        model.register_forward_pre_hook(lambda _, given: (given[0] - 0.5,))
+    elif where == "layer":
+        model[1].register_forward_hook(lambda _, __, output: 2 * output)
+    else:
+        plain = model[3].forward
+        model[3].forward = lambda x: -plain(x)
+    x = digits.test_inputs[:5]
+    forward = batched_forward(model)
+    assert forward.strategy == "vmap"
+    torch.testing.assert_close(forward(stack_parameters([model]), x)[0], model(x))
+
+
 def test_strategies_that_cannot_be_are_refused(digits: Dataset) -> None:
     wrong: Any = "stack"
     with pytest.raises(
@@ -642,6 +711,23 @@ def test_half_precision_does_not_reach_the_loss(
     torch.testing.assert_close(value, expected, rtol=1e-4, atol=0)
     torch.testing.assert_close(slope, exact_slope, rtol=1e-2, atol=1e-4 * exact_slope.abs().max())
     assert next(model.parameters()).dtype == dtype
+
+
+class Chance(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x)
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(10, track_running_stats=False), Chance()])
+def test_packet_loss_refuses_what_mixes_inputs_or_is_left_to_chance(layer: nn.Module) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), layer)
+    with pytest.raises(ValueError, match=r"by itself and each time alike, .* GroupNorm"):
+        packet_loss(model, 0, (1, 8, 8))
+
+
+def test_packet_loss_refuses_inputs_that_the_network_cannot_take(digits: Dataset) -> None:
+    with pytest.raises(ValueError, match=r"input_shape must be .*, got \(1, 7, 7\), and the model"):
+        packet_loss(build_model("mlp", digits), 0, (1, 7, 7))
 
 
 def test_packet_loss_refuses_no_labels_at_all(digits: Dataset) -> None:

@@ -188,6 +188,12 @@ class Wrong(nn.Module):
         (Wrong(lambda z: (z, z)), TypeError, "a tensor of logits, got tuple"),
         (Wrong(lambda z: z.detach()), ValueError, "without a gradient; remove detach"),
         (Wrong(lambda z: z.argmax(1)), ValueError, r"got \(2,\)"),
+        (
+            Wrong(nn.BatchNorm1d(10, track_running_stats=False)),
+            ValueError,
+            "by itself and each time alike, .* running statistics",
+        ),
+        (Wrong(lambda z: z + torch.randn_like(z)), ValueError, "draws random numbers in eval"),
     ],
 )
 def test_what_is_no_classifier_of_the_data_is_refused_with_the_remedy(data, model, error, words):

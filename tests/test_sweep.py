@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from contextlib import closing
 from dataclasses import replace
@@ -435,6 +436,41 @@ def test_a_saved_sweep_opens_bit_for_bit(small, data, tmp_path):
     )
 
 
+def test_numbers_and_names_of_any_library_can_be_saved(tmp_path):
+    x = np.random.default_rng(0).random((60, 3))
+    own = qw.Dataset.for_regression(
+        x,
+        x.sum(1),
+        groups=np.arange(60) % 3,
+        group_names=np.arange(3),
+        tolerance=np.float32(0.25),
+        unit=np.str_("K"),
+        value_range=(np.float32(0), torch.tensor(1.0)),
+        name=Path("sums"),
+    )
+    numbers = {"learning_rate": 0.01, "width": 0.5, "attack_step": 2.0, "warm_up": 0.5}
+    for kind in (float, np.float32, torch.tensor):
+        asked = {name: kind(value) for name, value in numbers.items()}
+        trained = qw.sweep(
+            own,
+            epsilon=[0],
+            regularization=[0],
+            epochs=np.int64(1),
+            seed=torch.tensor(3),
+            trades_weight=kind(3.0),
+            detail=None,
+            attack_epsilon=[0],
+            store=tmp_path / kind.__name__,
+            progress=False,
+            **asked,
+        )
+        opened = qw.open_sweep(tmp_path / kind.__name__, data=own)
+        assert_same(opened, trained)
+        assert opened.settings == trained.settings
+        assert opened.settings.trades_weight == 3
+        assert opened.settings.data == "sums"
+
+
 def test_a_sweep_that_is_not_complete_can_be_saved(states, tmp_path):
     early = next(state.sweep for state in states if state.sweep is not None)
     early.save(tmp_path / "early")
@@ -449,6 +485,9 @@ def test_models_are_found_at_grid_points_only(small):
         ValueError, match=r"epsilon must be a value of the grid, got 0\.05; .* 0 and 0\.1\."
     ):
         small.model(epsilon=0.05, regularization=0)
+    for wrong in ("0.1", None, [0.1]):
+        with pytest.raises(TypeError, match="epsilon must be one number, a value of the grid, got"):
+            small.model(epsilon=wrong, regularization=1)
     with pytest.raises(ValueError, match=r"regularization .* got 5; the nearest are 1\."):
         small.model(epsilon=0, regularization=5)
     with pytest.raises(ValueError, match=r"epsilon .* got nan"):
@@ -745,7 +784,116 @@ def test_both_ways_to_sweep_take_the_same_arguments():
 
 # Wrong input
 
+
+class Wrapped(nn.Module):
+    """Whatever a function makes of an image and a layer for 64 pixels."""
+
+    def __init__(self, function, **parts):
+        super().__init__()
+        self.function, self.last = function, nn.Linear(64, 10)
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, x):
+        return self.function(self, x.flatten(1))
+
+
+def hooked():
+    model = nn.Sequential(nn.Flatten(-3), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+    model.register_forward_pre_hook(lambda _, given: ((given[0] - 0.5) / 0.25,))
+    return model
+
+
+ORDINARY = {
+    "dropout": lambda: nn.Sequential(nn.Flatten(-3), nn.Dropout(0.5), nn.Linear(64, 10)),
+    "recurrent": lambda: Wrapped(
+        lambda own, x: own.last(own.read(x.reshape(-1, 8, 8))[0].flatten(1)),
+        read=nn.GRU(8, 8, batch_first=True),
+    ),
+    "a number": lambda: Wrapped(
+        lambda own, x: own.gain * own.last(x), gain=nn.Parameter(torch.ones(()))
+    ),
+    "a layer twice": lambda: Wrapped(
+        lambda own, x: own.last(own.again(own.again(x).relu())), again=nn.Linear(64, 64)
+    ),
+    "a layer not used": lambda: Wrapped(lambda own, x: own.last(x), spare=nn.Linear(2, 2)),
+    "a hook": hooked,
+}
+
+
+@pytest.mark.parametrize("kind", ORDINARY)
+def test_ordinary_networks_are_trained_and_are_those_that_were_measured(kind):
+    asked = SMALL | {"epochs": 1, "detail": None, "model": ORDINARY[kind]}
+    with torch.no_grad():  # of the caller: it changes nothing
+        found = qw.sweep(**asked, progress=False)
+    for row, epsilon in enumerate(asked["epsilon"]):
+        network = found.model(epsilon=epsilon, regularization=1)
+        with torch.no_grad():
+            losses = nn.functional.cross_entropy(
+                network(found.data.test_inputs), found.data.test_labels
+            )
+        cube = found.dataset.test_loss.isel(epsilon=row, regularization=-1, epoch=-1)
+        assert losses.item() == pytest.approx(float(cube), rel=1e-5)
+
+
+def test_frozen_layers_stay_as_the_factory_made_them():
+    def factory():
+        model = nn.Sequential(nn.Flatten(-3), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+        model[1].requires_grad_(requires_grad=False)
+        return model
+
+    asked = SMALL | {"detail": None, "model": factory, "regularizer": "weight_decay"}
+    found = qw.sweep(**asked, progress=False)
+    with torch.random.fork_rng():
+        torch.manual_seed(found.settings.seed)
+        before = factory()
+    after = found.model(epsilon=0.1, regularization=1)
+    assert torch.equal(after[1].weight, before[1].weight)
+    assert not torch.equal(after[3].weight, before[3].weight)
+
+
+THE_SAME = nn.Sequential(nn.Flatten(-3), nn.Linear(64, 10))
+LOCKED = {"lock": threading.Lock()}
+
+
 WRONG = [
+    ({"model": lambda: THE_SAME}, ValueError, "a new network at every call, got the same one"),
+    ({"model": nn.Linear}, TypeError, "when called without arguments, but: .* missing 2"),
+    (
+        {"model": lambda: Wrapped(lambda own, x: (own.last(x), 0))},
+        TypeError,
+        "model must return a tensor of logits, got tuple",
+    ),
+    (
+        {"model": lambda: THE_SAME[:1].append(nn.Linear(64, 10).double())},
+        ValueError,
+        "model must take inputs of shape .*, float32, but: .* dtype",
+    ),
+    (
+        {"model": lambda: Wrapped(lambda own, x: own.last(x) + torch.randn(len(x), 1))},
+        ValueError,
+        "by itself and each time alike",
+    ),
+    (
+        {"model": lambda: nn.Sequential(nn.Flatten(-3), nn.LazyLinear(10))},
+        ValueError,
+        "ready to train, got the parameter '1.weight' without values",
+    ),
+    ({"model": lambda: nn.DataParallel(nn.Linear(64, 10))}, ValueError, "got DataParallel"),
+    (
+        {"model": lambda: Wrapped(lambda own, x: own.last(x), **LOCKED)},
+        TypeError,
+        "copy.deepcopy can copy, but: cannot pickle '_thread.lock'",
+    ),
+    (
+        {
+            "model": lambda: nn.Sequential(nn.Flatten(-3), nn.Linear(64, 10)).requires_grad_(
+                requires_grad=False
+            )
+        },
+        ValueError,
+        "must have parameters to train, got none with requires_grad",
+    ),
     ({"epsilon": [0, -0.1]}, ValueError, r"epsilon must be finite and 0 or more, got -0\.1"),
     ({"epsilon": [0, np.nan]}, ValueError, "epsilon must be finite and 0 or more, got nan"),
     ({"epsilon": [0.1, 0]}, ValueError, r"epsilon must increase, got \[0\.1, 0\.0\]"),
@@ -770,7 +918,7 @@ WRONG = [
     (
         {"model": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 7))},
         ValueError,
-        r"model must return logits of shape \(n, 10\).*got \(2, 7\)",
+        r"model must return logits of shape \(., 10\).*got \(2, 7\)",
     ),
     (
         {"model": lambda: nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))},
@@ -780,17 +928,28 @@ WRONG = [
     ({"objective": "trade"}, ValueError, "did you mean 'trades'"),
     ({"objective": "fgsm", "norm": "l2"}, ValueError, "norm must be 'linf' for .* 'fgsm'"),
     ({"warm_up": 2}, ValueError, "warm_up must be a share of the training.* got 2"),
+    ({"warm_up": "x"}, TypeError, "warm_up must be one number, a share .*, got 'x'"),
+    ({"trades_weight": np.nan}, ValueError, "trades_weight must be finite and 0 or more, got nan"),
+    ({"trades_weight": -6}, ValueError, "trades_weight must be finite and 0 or more, got -6"),
+    ({"trades_weight": "x"}, TypeError, "trades_weight must be one number, .*, got 'x'"),
+    ({"trades_weight": None}, TypeError, "trades_weight must be one number, .*, got None"),
+    ({"attack_step": "x"}, TypeError, "attack_step must be one number, .*, got 'x'"),
     ({"attack_step": 0}, ValueError, "attack_step must be a positive finite number, got 0"),
     ({"detail_samples": 64}, ValueError, "detail_samples must be at least 128.*, got 64"),
     ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
     ({"epochs": 2.5}, TypeError, r"epochs must be an integer, got 2\.5"),
     ({"seed": "x"}, TypeError, "seed must be an integer, got 'x'"),
+    ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
+    ({"seed": 2**63}, ValueError, r"seed must be below 2\^63, got 9223372036854775808"),
     ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
     ({"attack_steps": 0}, ValueError, "attack_steps must be at least 1, got 0"),
     ({"probe_images": 4}, ValueError, "probe_images must be odd.*got 4; use 5"),
-    ({"width": 0}, ValueError, "width must be a positive finite number, got 0"),
-    ({"width": np.inf}, ValueError, "width must be a positive finite number, got inf"),
-    ({"learning_rate": -1}, ValueError, "learning_rate must be a positive finite number, got -1"),
+    ({"width": 0}, ValueError, "width must be positive and finite, got 0"),
+    ({"width": np.inf}, ValueError, "width must be positive and finite, got inf"),
+    ({"width": 1e300}, ValueError, r"width must be .* in 1e-150\.\.1e\+150, got 1e\+300"),
+    ({"width": "x"}, TypeError, "width must be one number, .*, got 'x'"),
+    ({"learning_rate": -1}, ValueError, "learning_rate must be positive and finite, got -1"),
+    ({"learning_rate": "x"}, TypeError, "learning_rate must be one number, .*, got 'x'"),
     ({"attack_epsilon": [0.1, 0.2]}, ValueError, r"attack_epsilon must begin with 0.*got 0\.1"),
     ({"attack_epsilon": [0, 3]}, ValueError, "attack_epsilon must be at most 1, .*, got 3"),
     ({"device": "gpu"}, ValueError, "device must be 'auto' or one of 'cpu'.*got 'gpu'"),
@@ -798,7 +957,16 @@ WRONG = [
     ({"test_size": 0}, ValueError, r"test_size must be in 1\.\.360, .*, got 0"),
     ({"train_size": "full"}, TypeError, "train_size must be .* number of images or 'all', got 'f"),
     ({"test_size": 99.5}, TypeError, "test_size must be a whole number .* or 'all', got 99.5"),
-    ({"test_size": 5}, ValueError, "data must have test images of every class"),
+    (
+        {"test_size": 5},
+        ValueError,
+        "test images of every class, got none of .*; raise test_size or",
+    ),
+    (
+        {"data": qw.Dataset.from_arrays(np.eye(40, 3), 1 + np.arange(40) % 2)},
+        ValueError,
+        "got none of '0'; training has none either: number the classes from 0 without gaps",
+    ),
     ({"root": "/nowhere"}, ValueError, "root must be None for data 'digits'"),
     ({"data": "mnist", "root": "/nowhere"}, FileNotFoundError, "/nowhere does not"),
 ]

@@ -103,8 +103,9 @@ def test_what_an_attack_ascends_is_the_gradient_of_the_loss(loss):
         ({"target_shape": ()}, ValueError, "a single number has the shape (1,)"),
         ({"target_shape": (0,)}, ValueError, "positive integers"),
         ({"target_shape": 3}, ValueError, "must be a tuple"),
-        ({"tolerance": 0.0}, ValueError, "tolerance must be a positive"),
-        ({"tolerance": math.nan}, ValueError, "tolerance must be a positive"),
+        ({"tolerance": 0.0}, ValueError, "tolerance must be positive and finite, got 0; it is the"),
+        ({"tolerance": math.nan}, ValueError, "tolerance must be positive and finite, got nan"),
+        ({"tolerance": "x"}, TypeError, "tolerance must be one number, the error up to which"),
         ({"loss": "sqared"}, ValueError, "did you mean 'squared'?"),
         ({"loss": 3}, TypeError, "must be a name or a function, got int"),
     ],
@@ -181,7 +182,22 @@ def test_arrays_are_split_with_their_targets():
     [
         ({"targets": np.ones(3)}, ValueError, "one target for each of the 10 inputs, got 3"),
         ({"targets": ["a"] * 10}, TypeError, "targets must be an array of real numbers"),
-        ({"targets": np.full(10, np.nan), "tolerance": 1}, ValueError, "must be finite"),
+        (
+            {"targets": np.full(10, np.nan), "tolerance": 1},
+            ValueError,
+            "targets must be finite, got 10",
+        ),
+        (
+            {"targets": np.where(np.arange(10) == 7, np.nan, 1.0)},
+            ValueError,
+            "finite, got 1 NaN or infinite of 10 numbers (as torch.float32), the first at [7, 0];",
+        ),
+        ({"inputs": [[1], [2, 3]]}, TypeError, "inputs must be an array or a tensor of numbers"),
+        (
+            {"groups": np.r_[np.zeros(9, int), 10**9]},
+            ValueError,
+            "groups must count from 0 without large gaps, got 1000000000 among 10",
+        ),
         ({"test_inputs": np.ones((2, 2))}, ValueError, "test_targets must be given"),
         ({"groups": np.ones(10)}, TypeError, "groups must be an array of integers"),
     ],
@@ -238,7 +254,7 @@ def test_several_targets_share_each_evaluation(field):
         (np.ones(3), ValueError, "targets of shape (1,)"),
         (np.ones((2, 2, 1)), ValueError, "one or more of them along a first axis"),
         ([2], TypeError, "floating point"),
-        ([math.inf], ValueError, "finite targets"),
+        ([math.inf], ValueError, "y must be finite, got 1 NaN or infinite of 1"),
     ],
 )
 def test_targets_that_do_not_fit_are_refused(target, error, message):

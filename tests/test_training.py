@@ -249,6 +249,52 @@ def test_a_network_that_learns_is_not_at_chance_in_whatever_order_the_classes_co
     assert last.diverged.tolist() == [-1]
 
 
+class Odd(torch.nn.Module):
+    """A frozen layer, one that is not used, and a parameter that is a number."""
+
+    def __init__(self):
+        super().__init__()
+        self.frozen, self.head, self.unused = (
+            torch.nn.Linear(*sizes) for sizes in ((6, 8), (8, 3), (2, 2))
+        )
+        self.frozen.requires_grad_(requires_grad=False)
+        self.gain = torch.nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x):
+        return self.gain * self.head(self.frozen(x).relu())
+
+
+@pytest.mark.parametrize("regularizer", REGULARIZERS)
+@pytest.mark.parametrize("strategy", ["loop", "vmap"])
+def test_frozen_and_unused_parameters_stay_and_numbers_learn(data, regularizer, strategy):
+    network = Odd()
+    start = stack_parameters([network] * 2)
+    forward = batched_forward(network, data.input_shape, strategy=strategy)
+    epsilon, strength = torch.tensor([0, 0.05]).double(), torch.tensor([0.1, 0.1]).double()
+    chosen = settings(regularizer=regularizer)
+    *_, last = train(forward, start, data, epsilon, strength, chosen)
+    moved = {name: not torch.equal(value, start[name]) for name, value in last.parameters.items()}
+    decays = regularizer == "weight_decay"
+    assert moved == {
+        "gain": True,
+        "head.weight": True,
+        "head.bias": True,
+        "frozen.weight": False,
+        "frozen.bias": False,
+        "unused.weight": decays,
+        "unused.bias": decays,
+    }
+    assert last.train_loss.isfinite().all()
+
+
+def test_a_caller_without_gradients_trains_the_same(data):
+    expected = trained(data, [0, 0.1], [0.1, 0])
+    with torch.no_grad():
+        found = trained(data, [0, 0.1], [0.1, 0])
+    for name, value in expected.parameters.items():
+        assert torch.equal(value, found.parameters[name])
+
+
 def test_training_goes_on_from_any_epoch_bit_for_bit(data):
     network = build_model("mlp", data)
     grid = torch.tensor([0.0, 0.1]), torch.tensor([0.1, 0.1])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 import qwidgets as qw
 from qwidgets import tuning
@@ -72,6 +74,35 @@ def test_a_place_that_cannot_be_written_is_done_without(data, tmp_path, monkeypa
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("QWIDGETS_CACHE", str(tmp_path / "file"))
     assert fastest_strategy(qw.build_model("conv", data), data, SETTINGS, "cpu") in {"vmap", "loop"}
+
+
+class Recurrent(nn.Module):
+    """Reads an image line by line; vmap knows no such layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.read, self.head = nn.LSTM(8, 6, batch_first=True), nn.Linear(6, 10)
+
+    def forward(self, x):
+        return self.head(self.read(x[:, 0])[0][:, -1])
+
+
+def test_a_strategy_that_cannot_train_a_network_is_not_chosen(data):
+    assert fastest_strategy(Recurrent(), data, SETTINGS, "cpu") == "loop"
+
+
+def test_layers_that_act_in_training_alone_are_still(data):
+    network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10))
+    assert fastest_strategy(network, data, SETTINGS, "cpu") in {"vmap", "loop"}
+
+
+def test_a_network_that_no_strategy_trains_is_refused_with_the_reasons(data):
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    network = nn.Sequential(nn.Flatten(1, 2), layer, nn.Flatten(), nn.Linear(64, 10))
+    with pytest.raises(ValueError, match=r"can be trained here, but: .* not implemented; .*'gradi"):
+        fastest_strategy(network, data, SETTINGS, "cpu")
+    chosen = replace(SETTINGS, regularizer="weight_decay")
+    assert fastest_strategy(network, data, chosen, "cpu") == "loop"
 
 
 def test_the_random_state_is_left_alone(data):

@@ -389,7 +389,7 @@ def _precise(model: nn.Module, data: qw.Dataset) -> nn.Module:
     network = copy.deepcopy(model).double()
     try:
         _losses(network, data)
-    except RuntimeError:
+    except ValueError:
         network.float()
     return network
 
