@@ -207,7 +207,8 @@ def export_html(
     sweep = _sweep_of(sweep_or_explorer)
     place = None if path is None else check_place(path, "explorer.html")
     dataset, note = _kept(sweep.dataset)
-    if isinstance(sweep_or_explorer, Explorer):
+    # A closed one is nowhere: what it held is exported as any other.
+    if isinstance(sweep_or_explorer, Explorer) and sweep_or_explorer.comm is not None:
         data = _embed(sweep_or_explorer, dataset)
     else:
         with closing(Explorer(sweep)) as explorer:

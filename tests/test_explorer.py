@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -125,6 +127,7 @@ def test_an_opened_sweep_is_shown_the_same(make, sweep, tmp_path):
         ("epoch", -1, "epoch must be from 0 to 2; got -1"),
         ("epsilon", "wide", "epsilon"),
         ("epoch", 1.5, "epoch"),
+        ("model", "mine", "model must be one of none, a grid of networks is shown; got 'mine'"),
     ],
 )
 def test_choices_off_the_cube_are_refused_and_change_nothing(make, sweep, name, value, words):
@@ -142,6 +145,15 @@ def test_some_panels_stand_in_the_order_of_the_page(make, sweep):
     assert explorer.panels == ["plane"]
     assert make(sweep).panels[0] == "plane"
     assert len(make(sweep).panels) == 7
+    explorer.panels = None
+    assert explorer.panels == make(sweep, panels=None).panels == make(sweep).panels
+
+
+@pytest.mark.parametrize("name", ["label", "epoch", "image"])
+def test_choices_below_0_are_refused_before_anything_is_shown(make, name):
+    explorer = make(background=False)
+    with pytest.raises(TraitError, match=f"{name} must be at least 0; got -2"):
+        setattr(explorer, name, -2)
 
 
 @pytest.mark.parametrize(
@@ -507,6 +519,30 @@ def test_a_closed_explorer_leaves_nothing(sweep):
     assert set(registry._instances) == before
 
 
+def test_a_closed_explorer_does_nothing_and_says_so(sweep, tmp_path):
+    explorer = Explorer(sweep)
+    explorer.close()
+    for act in (explorer.train, explorer.refine, explorer.look, lambda: explorer.show(0)):
+        with pytest.raises(RuntimeError, match="needs an open Explorer, and this one is closed"):
+            act()
+    assert training_threads() == []
+    qw.export_html(explorer, tmp_path / "page.html")
+    assert (tmp_path / "page.html").stat().st_size > 100_000
+
+
+def test_a_script_may_end_while_it_trains():
+    code = (
+        "import qwidgets as qw, time\n"
+        "explorer = qw.Explorer(epsilon=[0, 0.1], regularization=[0], epochs=10_000)\n"
+        "while explorer.run['phase'] != 'training': time.sleep(0.05)\n"
+        "print('ends')"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ends\n", "")
+
+
 # The attack lens
 
 
@@ -677,6 +713,11 @@ def test_nothing_is_refined_on_the_grid_or_without_one(make, sweep):
     explorer = make(sweep)
     with pytest.raises(ValueError, match=r"between the networks of the grid, got ε 0\.1, λ 0\.3"):
         explorer.refine(epsilon=0.1, regularization=0.3)
+    with pytest.raises(TypeError, match="epochs must be .*, got '2'"):
+        explorer.refine("2", epsilon=0.05)
+    with pytest.raises(TraitError, match=r"on the trained grid, 0 to 0\.1; got 0\.2"):
+        explorer.refine(epsilon=0.2, regularization=0.1)
+    assert (explorer.epsilon, explorer.regularization) == (0, 0)
     # A click has nobody but the widget to tell; what is shown stays as it was.
     told = []
     explorer.observe(lambda change: told.append(change.new), "problem")
@@ -736,6 +777,32 @@ def test_what_is_shown_is_kept_if_asked_and_can_be_returned_to(make):
         explorer.show(2)
 
 
+def test_what_is_shown_is_what_is_trained_again(make):
+    moons = qw.sweep("moons", **TINY | {"train_size": 64, "test_size": 20}, epochs=1, seed=3)
+    explorer = make(moons)
+    explorer._handle_custom_msg({"type": "train", "keep": True}, [])
+    again = explorer.wait(60)
+    assert again is not moons
+    assert again.dataset.identical(moons.dataset)
+    explorer.train(keep=True, model="conv", data="digits", train_size=64, test_size=40)
+    assert explorer.wait(60).settings.data == "digits"
+    explorer.show(0)
+    # Chosen beside what is shown.
+    explorer._handle_custom_msg({"type": "train", "keep": True, "width": 0.5}, [])
+    chosen = explorer.wait(60).settings
+    assert (chosen.data, chosen.model, chosen.width) == ("moons", "mlp", 0.5)
+    assert (chosen.seed, chosen.epsilon) == (3, moons.settings.epsilon)
+
+
+def test_what_is_trained_again_is_something_new_for_the_page(make):
+    explorer = make(**TINY, epochs=1)
+    explorer.wait(60)
+    serial = explorer.cube["serial"]
+    explorer.train()
+    explorer.wait(60)
+    assert explorer.cube["serial"] > serial
+
+
 def test_otherwise_the_first_new_epoch_takes_its_place(make):
     explorer = make(**TINY, epochs=2)
     first = explorer.wait(60)
@@ -790,6 +857,27 @@ def test_models_of_ones_own_are_measured_side_by_side(make, sweep):
         explorer.refine()
 
 
+def test_models_at_chance_are_doubted(make, sweep):
+    torch.manual_seed(0)
+    untrained = qw.build_model("mlp", sweep.data, seed=5)
+    explorer = make(models={"none": untrained}, data=sweep.data, probe_images=1, detail=False)
+    explorer.wait(60)
+    assert "model 'none' classifies" in explorer.problem
+    assert "no better than chance" in explorer.problem
+
+
+def test_a_grid_and_models_can_take_each_others_place(make, sweep):
+    explorer = make(sweep)
+    network = sweep.model(epsilon=0.1, regularization=0.3)
+    explorer.train(keep=True, model=network, data=sweep.data, probe_images=1, detail=False)
+    assert explorer.wait(60).names == ("model",)
+    with pytest.raises(TypeError, match="epochs is nothing that models .* are measured with"):
+        explorer.train(epochs=3)
+    explorer.train(keep=True, model="mlp", epochs=1, **TINY)
+    assert explorer.wait(60).settings.epochs == 1
+    assert len(explorer.kept) == 3
+
+
 def test_one_model_and_a_measurement_are_shown(make, sweep):
     network = sweep.model(epsilon=0.1, regularization=0.3)
     explorer = make(model=network, data=sweep.data, probe_images=1, detail=False)
@@ -820,7 +908,15 @@ def test_one_model_and_a_measurement_are_shown(make, sweep):
         (
             {"model": torch.nn.Linear(2, 2), "data": qw.load_data("moons"), "epochs": 3},
             TypeError,
-            "epochs",
+            "epochs is nothing that models of your own are measured with",
+        ),
+        (
+            {
+                "model": torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)),
+                "data": qw.load_data("moons"),
+            },
+            TypeError,
+            "must be a module in Python, got TopLevelTracedModule",
         ),
     ],
 )

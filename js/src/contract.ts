@@ -21,6 +21,8 @@ export interface WireCube {
     /** The epochs that the arrays hold, in a page that has not all of them. */
     epoch?: number[];
   };
+  /** Another one whenever something else is shown, however alike its numbers. */
+  serial: number;
   /** The last epoch that is planned; epoch 0 is the untrained network. */
   epochs: number;
   /** How many epochs, epoch 0 included, hold numbers. */

@@ -66,6 +66,7 @@ function makeWire(finished = EPOCHS + 1): WireCube {
       label: ["zero", "one"],
       t: T,
     },
+    serial: 1,
     epochs: EPOCHS,
     finished,
     group: "class",
@@ -212,11 +213,21 @@ describe("cube", () => {
     expect(cube.robust(place, 0, 9)).toBe(211);
   });
 
+  it("shows its newest epoch where a later one of another cube is still chosen", () => {
+    const place = at(cube, 0.3, 1);
+    expect([8, EPOCHS].map((epoch) => cube.trainedEpochs(epoch))).toEqual([EPOCHS, EPOCHS]);
+    expect(cube.at("position_std", place, 8, 1)).toBe(cube.at("position_std", place, EPOCHS, 1));
+    expect(cube.packet(place, 8, 1)).toEqual(cube.packet(place, EPOCHS, 1));
+    expect(cube.epochOf(place, 8)).toBe(EPOCHS);
+    expect(cube.indicesUpTo(place, 8)).toBe(EPOCHS + 1);
+  });
+
   it("appends an epoch without touching the others", () => {
     const growing = new Cube(makeWire(1));
     const place = at(growing, 0.3, 1);
     expect(growing.finished).toBe(1);
-    expect(growing.at("clean_accuracy", place, 1)).toBeNaN();
+    // What is still to come is read as the newest.
+    expect(growing.at("clean_accuracy", place, 1)).toBe(growing.at("clean_accuracy", place, 0));
     const names = ["position_std", "packet", "clean_accuracy", "robust_accuracy"];
     for (const epoch of [1, 2]) {
       const { accuracy, robust, position, packet } = blocks(epoch);

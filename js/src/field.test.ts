@@ -41,6 +41,7 @@ function makeField(): Field {
 const axes = { model: ["a", "b"], epsilon: [0], regularization: [0], attack_epsilon: [0, 0.5] };
 const cube = new Cube({
   axes: { ...axes, label: ["0", "1", "2"], t: [0] },
+  serial: 1,
   epochs: 0,
   finished: 1,
   width: 0.5,

@@ -17,6 +17,7 @@ const axes = {
   t: [0],
 };
 const wire: Omit<WireCube, "axes"> = {
+  serial: 1,
   epochs: 0,
   finished: 1,
   group: "class",

@@ -22,7 +22,7 @@ const grid = {
   label: ["cat", 'dog, "big"'],
   t: [-1, 0, 1],
 };
-const wireless = { group: "class", width: 0.2, momentum_limit: 5, excess_limit: 0.1 };
+const wireless = { serial: 1, group: "class", width: 0.2, momentum_limit: 5, excess_limit: 0.1 };
 
 function cube(neighborhood = false): Cube {
   const of_label = (scale: number) => wire(2, (i) => scale * (i + 1));

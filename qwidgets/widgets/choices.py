@@ -66,12 +66,15 @@ def _index(name: str, value: int, cube: Mapping[str, Any]) -> int:
         if not 0 <= value < size:
             message = f"{name} must be from 0 to {size - 1}; got {value}."
             raise OffTheGridError(message)
+    elif value < 0:
+        message = f"{name} must be at least 0; got {value}."
+        raise tl.TraitError(message)
     return value
 
 
 def _model(name: str, cube: Mapping[str, Any]) -> str:
     names = cube["axes"]["model"] if cube else [name]
-    if name not in names and name:
+    if name not in names and (name or names):
         known = ", ".join(map(repr, names)) or "none, a grid of networks is shown"
         message = f"model must be one of {known}; got {name!r}."
         raise OffTheGridError(message)
@@ -79,7 +82,7 @@ def _model(name: str, cube: Mapping[str, Any]) -> str:
 
 
 def checked_panels(names: object) -> list[str]:
-    """Return names of panels in the order of the page, each once, or refuse them.
+    """Return names of panels in the order of the page, each once, or refuse them; None is all.
 
     Raises
     ------
@@ -88,6 +91,8 @@ def checked_panels(names: object) -> list[str]:
     ValueError
         One is no panel, or there is none.
     """
+    if names is None:
+        return list(PANELS)
     known = ", ".join(map(repr, PANELS))
     if not isinstance(names, (list, tuple, set, frozenset)):
         message = f"panels must be a list of names, of {known}; got {names!r}."

@@ -19,7 +19,13 @@ from qwidgets.widgets.panels import Panels
 from qwidgets.widgets.problems import ProblemsShown
 from qwidgets.widgets.runner import Phase, Runner, countdown
 from qwidgets.widgets.saved import Standstill
-from qwidgets.widgets.settings import changed, iterate, of_models, refuse_what_is_no_sweep
+from qwidgets.widgets.settings import (
+    changed,
+    iterate,
+    of_models,
+    refuse_what_is_no_sweep,
+    settings_of,
+)
 from qwidgets.widgets.shown import Shown, words
 
 if TYPE_CHECKING:
@@ -137,7 +143,7 @@ class Explorer(ProblemsShown):
     epoch = tl.Int(0).tag(sync=True)
     attack_epsilon = tl.Float(0.0).tag(sync=True)
     plane = tl.Enum(["attack", "neighborhood"], "attack").tag(sync=True)
-    panels = tl.Any().tag(sync=True)
+    panels: tl.TraitType[Any, Any] = tl.TraitType(list(PANELS)).tag(sync=True)
     model = tl.Unicode("").tag(sync=True)
     image = tl.Int(0).tag(sync=True)
     lens = tl.Dict(dict(NOTHING_SEEN), read_only=True).tag(sync=True)
@@ -158,13 +164,15 @@ class Explorer(ProblemsShown):
         background: bool = True,
         **settings: Any,
     ) -> None:
-        on = checked_panels(PANELS if panels is None else panels)
+        on = checked_panels(panels)
         refuse_what_is_no_sweep(sweep, settings)
         self._background = background
-        self._settings = settings
+        # What is trained next, if nothing else is asked for: what is shown.
+        self._settings = settings or settings_of(sweep)
         self._checked = iterate(settings) if settings else None
         self._kept: list[Shown] = []
         self._current = 0
+        self._times_shown = 0
         # Whether the next epoch begins something new, and whether what it follows is kept.
         self._fresh, self._keep = True, False
         self._moving = False
@@ -228,7 +236,10 @@ class Explorer(ProblemsShown):
         ------
         TypeError, ValueError
             As the Explorer itself does.
+        RuntimeError
+            The Explorer is closed.
         """
+        self._check_open("train")
         with self._starting:
             if self._busy():
                 return
@@ -270,10 +281,11 @@ class Explorer(ProblemsShown):
         Raises
         ------
         RuntimeError
-            Nothing trained is shown.
-        ValueError
+            Nothing trained is shown, or the Explorer is closed.
+        TypeError, ValueError
             As `qwidgets.refine`; also a point of the grid, whose network there is.
         """
+        self._check_open("refine")
         with self._starting:
             if self._busy():
                 return
@@ -284,21 +296,24 @@ class Explorer(ProblemsShown):
                     "epoch of a training."
                 )
                 raise RuntimeError(message)
-            for name, value in (("epsilon", epsilon), ("regularization", regularization)):
-                if value is not None:
-                    setattr(self, name, value)
-            point = {"epsilon": self.epsilon, "regularization": self.regularization}
+            # All is checked before a slider moves.
+            point = {
+                "epsilon": self._checked_choice("epsilon", epsilon),
+                "regularization": self._checked_choice("regularization", regularization),
+            }
             if shown.on_grid(point):
                 message = (
                     f"refine needs a point between the networks of the grid, got {words(point)}, "
                     "where one was trained; move a slider."
                 )
                 raise ValueError(message)
-            if shown.refined_at(point, complete=True) is not None:
-                return
             from qwidgets.refine import iterate_refinement
 
             units = iterate_refinement(shown.found, **point, epochs=epochs)
+            for name, value in point.items():
+                setattr(self, name, value)
+            if shown.refined_at(point, complete=True) is not None:
+                return
             self._start(refining(lambda: units, self._on_refined, words(point)))
         self._work_here()
 
@@ -313,10 +328,11 @@ class Explorer(ProblemsShown):
         Raises
         ------
         RuntimeError
-            Something is being trained.
+            Something is being trained, or the Explorer is closed.
         IndexError
             There is no such.
         """
+        self._check_open("show")
         if self._busy():
             message = "show needs the training to be over; cancel it, or wait for its end."
             raise RuntimeError(message)
@@ -324,6 +340,7 @@ class Explorer(ProblemsShown):
             message = f"index must be from 0 to {len(self._kept) - 1}, got {index}; see kept."
             raise IndexError(message)
         self._current = index
+        self._settings = self._shown.settings
         self._show_all()
         self.on_progress("done", 1.0, self._shown.state)
 
@@ -351,6 +368,7 @@ class Explorer(ProblemsShown):
         Exception
             What looking raised, for example that the images are not at hand.
         """
+        self._check_open("look")
         if not self._kept:
             message = "look needs a finished epoch; wait for the first."
             raise RuntimeError(message)
@@ -365,9 +383,7 @@ class Explorer(ProblemsShown):
             if seen is not None:
                 return seen
             # A slider was moved just now, and another look has begun, or none begins any more.
-            if self.comm is None:
-                message = "look needs an open Explorer; make another one."
-                raise RuntimeError(message)
+            self._check_open("look")
         message = f"the lens was not done within timeout={timeout} seconds."
         raise TimeoutError(message)
 
@@ -503,7 +519,7 @@ class Explorer(ProblemsShown):
             self._survey_again()
 
     def _show_new(self, found: Sweep | Measurement) -> None:
-        shown = Shown(found)
+        shown = Shown(found, self._settings)
         if self._fresh and (self._keep or not self._kept):
             self._current = len(self._kept)
             self._kept.append(shown)
@@ -511,11 +527,19 @@ class Explorer(ProblemsShown):
             self._kept[self._current] = shown
         self._fresh = False
         self._show_all()
+        if not shown.grid:
+            from qwidgets.own import doubts
+
+            doubted = " ".join(doubts(shown.found))
+            if doubted:
+                self.tell("problem", doubted)
 
     def _show_all(self) -> None:
         """Send all of what is shown: the grid, its refined points, and where they are."""
         shown = self._shown
-        cube = shown.cube()
+        # A new number each time: else a page takes what begins as something before did for that.
+        self._times_shown += 1
+        cube = shown.cube() | {"serial": self._times_shown}
         axes = cube["axes"]
         self.tell("heading", shown.heading)
         self._panels.show_limits(shown.limits, max(shown.planned, 1))
@@ -568,6 +592,11 @@ class Explorer(ProblemsShown):
         if self._watched and plane and not self._working_here():
             survey = Survey(found=shown.found, networks=shown.networks(), epoch=shown.last)
             self._surveying.ask(survey)
+
+    def _check_open(self, what: str) -> None:
+        if self.comm is None:
+            message = f"{what} needs an open Explorer, and this one is closed; make another one."
+            raise RuntimeError(message)
 
     def _busy(self) -> bool:
         return self._runner is not None and self._runner.busy
@@ -622,7 +651,10 @@ class Explorer(ProblemsShown):
         with self._starting:
             if self._busy():
                 return
-            self._settings = changed(self._settings, settings)
+            if settings:
+                # Chosen beside what is shown, not beside what may have failed since.
+                shown = self._shown.settings if self._kept else self._settings
+                self._settings = changed(shown, settings)
             self._begin(keep=keep)
         self._work_here()
 
@@ -632,6 +664,11 @@ class Explorer(ProblemsShown):
             self._look_again()
             if self._kept:
                 self._survey_again()
+
+    def _checked_choice(self, name: str, value: float | None) -> Any:
+        if value is None:
+            return getattr(self, name)
+        return choice(name, self.traits()[name].validate(self, value), self.cube)
 
     @tl.validate("panels")
     def _check_panels(self, proposal: Any) -> list[str]:

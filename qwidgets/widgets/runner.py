@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import threading
 import time
+import weakref
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
@@ -30,6 +32,8 @@ Phase = Literal[
 _RATE = 15.0
 # What answers a move (the attack lens) goes before the training, and after the next move's redraw.
 _NICENESS_OF_ANSWERS = 10
+# At the end of Python, for work to notice that it is cancelled.
+_LAST_SECONDS = 10.0
 
 
 class Step(Protocol):
@@ -73,6 +77,19 @@ class Job(Generic[S]):
     title: Callable[[S], str]
     kept: Callable[[], str]
     done: Callable[[], str]
+
+
+# Those whose threads may still work when Python ends.
+_started: weakref.WeakSet[Runner] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """Cancel all work: PyTorch aborts the process if Python ends in the middle of it."""
+    for runner in list(_started):
+        runner.cancel()
+    for runner in list(_started):
+        runner.join(_LAST_SECONDS)
 
 
 class Runner:
@@ -135,6 +152,7 @@ class Runner:
 
     def start(self) -> None:
         """Start the thread."""
+        _started.add(self)
         self._thread.start()
 
     @property

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
+
+    from qwidgets.own import Measurement
+    from qwidgets.sweep import Sweep
 
 _DATA = "digits"
 _REGULARIZER = "gradient"
@@ -35,6 +39,15 @@ def refuse_what_is_no_sweep(sweep: object, settings: Mapping[str, Any]) -> None:
         raise TypeError(message)
 
 
+def settings_of(sweep: Sweep | Measurement | None) -> dict[str, Any]:
+    """Return what trains a given sweep again."""
+    if sweep is None:
+        return {}
+    from qwidgets.sweep import Sweep, arguments_of
+
+    return arguments_of(sweep) if isinstance(sweep, Sweep) else {}
+
+
 def of_models(settings: Mapping[str, Any]) -> bool:
     """Whether models are given that are to be measured and not trained."""
     torch = sys.modules.get("torch")
@@ -44,6 +57,9 @@ def of_models(settings: Mapping[str, Any]) -> bool:
 
 def changed(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Change settings; what was chosen for what has changed is left to its default again."""
+    if of_models(changes) != of_models(settings) and {"model", "models"} & set(changes):
+        # A grid and models of one's own have little to choose in common.
+        return dict(changes)
     # A folder holds one sweep, and a new one would be refused there.
     left = {"store"}
     if _differs("data", settings, changes, _DATA):
@@ -82,6 +98,14 @@ def iterate(settings: Mapping[str, Any]) -> Generator[Any]:
             "qwidgets.Dataset.from_arrays(inputs, labels) or qwidgets.load_data(name)."
         )
         raise TypeError(message)
+    known = inspect.signature(iterate_measurement).parameters
+    for name in given:
+        if name not in known or name == "models":
+            message = (
+                f"{name} is nothing that models of your own are measured with; take it out. "
+                f"Explorer(data=..., {name}=...) without models trains a grid."
+            )
+            raise TypeError(message)
     return iterate_measurement(model if models is None else models, **given)
 
 

@@ -32,6 +32,8 @@ class Shown:
     ----------
     found : Sweep or Measurement
         What was finished first.
+    settings : dict
+        What trains or measures it again.
 
     Attributes
     ----------
@@ -51,9 +53,10 @@ class Shown:
         The same for the browser: point, epochs, what is finished, and the arrays.
     """
 
-    def __init__(self, found: Any) -> None:
+    def __init__(self, found: Any, settings: Mapping[str, Any] | None = None) -> None:
         from qwidgets.sweep import Sweep
 
+        self.settings = dict(settings or {})
         self.found = found
         self.grid = isinstance(found, Sweep)
         self.planned: int = found.settings.epochs if self.grid else 0
