@@ -15,7 +15,7 @@ import time
 import torch
 
 import qwidgets as qw
-from qwidgets.models import STRATEGIES, BatchedForward, batched_forward, stack_parameters
+from qwidgets.ensemble import STRATEGIES, BatchedForward, batched_forward, stack_parameters
 from qwidgets.training import Epoch, TrainingSettings, train
 
 SHAPES = {"digits": (1, 8, 8), "MNIST": (1, 28, 28), "CIFAR-10": (3, 32, 32)}

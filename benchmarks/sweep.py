@@ -32,14 +32,14 @@ from torch import nn
 from torch.nn import functional
 
 import qwidgets as qw
-from qwidgets.models import STRATEGIES, batched_forward, stack_parameters
+from qwidgets.ensemble import STRATEGIES, batched_forward, stack_parameters
 from qwidgets.training import Epoch, TrainingSettings, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from qwidgets.data import Dataset
-    from qwidgets.models import Strategy
+    from qwidgets.ensemble import Strategy
 
 
 def engine_epoch(

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from qwidgets.architectures import build_model
     from qwidgets.attacks import fgsm, pgd, robust_accuracy, withstands
     from qwidgets.chart import Curve, beside, chart
     from qwidgets.companion import export_html
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from qwidgets.domain import Box, Gaussian, Neighborhood
     from qwidgets.figure import Figure, figure
     from qwidgets.lens import Lens, lens
-    from qwidgets.models import build_model, packet_loss
+    from qwidgets.models import packet_loss
     from qwidgets.moments import (
         Uncertainty,
         UncertaintyWarning,
@@ -59,7 +60,7 @@ _HOME = {
     "UncertaintyWarning": "moments",
     "attack_directions": "directions",
     "beside": "chart",
-    "build_model": "models",
+    "build_model": "architectures",
     "chart": "chart",
     "class_directions": "directions",
     "export_html": "companion",

@@ -21,7 +21,6 @@ arXiv 1706.06083 (PGD).
 from __future__ import annotations
 
 import copy
-import difflib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -31,8 +30,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qwidgets.domain import check_inside, interval, random_seed, whole
-from qwidgets.models import evaluating, linearized
+from qwidgets.checks import interval, one_of, random_seed, whole
+from qwidgets.domain import check_inside
+from qwidgets.ensemble import linearized
+from qwidgets.models import evaluating
 from qwidgets.tasks import CLASSIFICATION, Task, along_rows
 
 if TYPE_CHECKING:
@@ -674,12 +675,7 @@ def _checked_radii(epsilons: ArrayLike) -> NDArray[np.float64]:
 
 
 def _checked_norm(norm: str) -> type[Ball]:
-    if norm not in _BALLS:
-        near = difflib.get_close_matches(str(norm), _BALLS, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        known = " or ".join(repr(name) for name in _BALLS)
-        message = f"norm must be {known}, got {norm!r}{hint}."
-        raise ValueError(message)
+    one_of("norm", norm, _BALLS)
     return _BALLS[norm]
 
 

@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
+from qwidgets.ensemble import batched_forward, stack_parameters
 from qwidgets.gate import is_gated
 from qwidgets.measurement import measure
-from qwidgets.models import batched_forward, gate_layers, stack_parameters
+from qwidgets.models import gate_layers
 from qwidgets.neighborhoods import measure_neighborhoods, unmeasured
 from qwidgets.threads import in_turn, mapped
 from qwidgets.training import Step, train
@@ -40,8 +41,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from qwidgets.data import Dataset
+    from qwidgets.ensemble import Strategy
     from qwidgets.measurement import Probes, Record
-    from qwidgets.models import Strategy
     from qwidgets.neighborhoods import Detail
     from qwidgets.training import Epoch, TrainingSettings
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from qwidgets import svg
+from qwidgets.checks import one_of
 from qwidgets.figure import COLUMN, NAMESPACES, Figure
 from qwidgets.paper import PALETTES
 from qwidgets.views import linear_ticks, log_ticks
@@ -79,9 +80,7 @@ class Curve:
             listed = ", ".join(f"{name} {shape}" for name, shape in sizes.items())
             message = f"curve must have vectors of one length, got {listed}; flatten or cut them."
             raise ValueError(message)
-        if self.style not in STYLES:
-            message = f"style must be one of {', '.join(STYLES)}, got {self.style!r}."
-            raise ValueError(message)
+        one_of("style", self.style, STYLES)
 
     @property
     def _arrays(self) -> dict[str, ArrayLike]:
@@ -166,9 +165,7 @@ def chart(
     }
     if forbidden_below is not None:
         drawn = {**drawn, "_bound": Curve(*forbidden_below)}
-    if palette not in PALETTES:
-        message = f"palette must be one of {', '.join(PALETTES)}, got {palette!r}."
-        raise ValueError(message)
+    one_of("palette", palette, PALETTES)
     colors = PALETTES[palette]
     high = width * _ASPECT if height is None else height
     axes = _axes(

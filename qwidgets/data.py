@@ -7,7 +7,6 @@ drawn. `Dataset.from_arrays` takes your own arrays.
 
 from __future__ import annotations
 
-import difflib
 import gzip
 import hashlib
 import math
@@ -23,7 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qwidgets.domain import check_finite, check_inside, interval, number, random_seed
+from qwidgets.checks import interval, number, one_of, random_seed
+from qwidgets.domain import check_finite, check_inside
 from qwidgets.tasks import CLASSIFICATION, Regression, Task
 
 if TYPE_CHECKING:
@@ -690,15 +690,7 @@ def stored_data(name: str, *, root: str | os.PathLike[str] | None = None, seed: 
     FileNotFoundError, ConnectionError, TypeError, ValueError
         As for `load_data`.
     """
-    if name not in _SOURCES:
-        near = difflib.get_close_matches(str(name), _SOURCES, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        known = ", ".join(repr(known) for known in _SOURCES)
-        message = (
-            f"data must be one of {known}, got {name!r}{hint}; "
-            "Dataset.from_arrays takes your own arrays."
-        )
-        raise ValueError(message)
+    one_of("data", name, _SOURCES, "Dataset.from_arrays takes your own arrays")
     try:
         folder = None if root is None else Path(root)
     except TypeError:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from qwidgets.domain import finite, loss_and_gradient, whole
+from qwidgets.checks import whole
+from qwidgets.domain import finite, loss_and_gradient
 
 if TYPE_CHECKING:
     import numpy as np

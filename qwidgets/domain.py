@@ -15,11 +15,8 @@ inequalities" (2015), on Stein kernels.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import hashlib
-import math
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -28,6 +25,8 @@ from typing import TYPE_CHECKING, NamedTuple, final
 import numpy as np
 import torch
 from torch import Tensor
+
+from qwidgets.checks import interval, one_of, positive
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -43,8 +42,6 @@ _HALF = (torch.float16, torch.bfloat16)
 _BALLS = 1 << 10
 # Numbers in the longest beginning of a stream that is remembered: 1 MB.
 _REMEMBERED = 1 << 17
-# Lengths are squared, and the squares multiplied by some: beyond, that is no normal float64.
-_LEAST, _MOST = 1e-150, 1e150
 
 
 class NoPacketError(ValueError):
@@ -376,7 +373,7 @@ def unit_cube(sampler: str, dimension: int, seed: int) -> Callable[[int], Tensor
     ValueError
         If the sampler is unknown.
     """
-    check_sampler(sampler)
+    one_of("sampler", sampler, SAMPLERS)
     if sampler == "sobol" and dimension <= torch.quasirandom.SobolEngine.MAXDIM:
         return _sobol(dimension, seed)
     generator, tiny = torch.Generator().manual_seed(seed), torch.finfo(torch.float64).tiny
@@ -449,15 +446,6 @@ def _reverse(digits: Tensor, spare: Tensor) -> None:
         torch.bitwise_and(digits, mask, out=spare)
         digits.bitwise_right_shift_(shift).bitwise_and_(mask)
         digits |= spare.bitwise_left_shift_(shift)
-
-
-def check_sampler(sampler: str) -> None:
-    """Refuse an unknown sampler."""
-    if sampler not in SAMPLERS:
-        near = difflib.get_close_matches(str(sampler), SAMPLERS, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else "choose one of them."
-        message = f"sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}; {hint}"
-        raise ValueError(message)
 
 
 class Values(NamedTuple):
@@ -565,64 +553,6 @@ def evaluate(loss: Loss, x: Tensor, *, derivative: bool = True, several: bool = 
         return slope
 
     return Values(value, gradient, raw.ndim == 1)
-
-
-def number(value: object, name: str, meaning: str) -> float:
-    """Return the number, of whatever library it is, as Python's."""
-    try:
-        math.isfinite(value)  # type: ignore[arg-type]  # refuses text, which float() would read
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        message = f"{name} must be one number, {meaning}, got {value!r}; give a number."
-        raise TypeError(message) from error
-
-
-def positive(value: object, name: str, meaning: str) -> float:
-    """Return the number, refusing what is not positive and finite, or has no square that is."""
-    found = number(value, name, meaning)
-    if not _LEAST <= found <= _MOST:
-        within = f" and in {_LEAST:g}..{_MOST:g}" if 0 < found < math.inf else ""
-        message = f"{name} must be positive and finite{within}, got {found:g}; it is {meaning}."
-        raise ValueError(message)
-    return found
-
-
-def interval(ends: object, name: str, *, bounded: bool = True) -> tuple[float, float]:
-    """Return the two ends, refusing what is no interval, or has no finite ends if it should."""
-    try:
-        low, high = (number(end, name, "an end") for end in ends)  # type: ignore[attr-defined]
-    except (TypeError, ValueError) as error:
-        message = f"{name} must be two numbers (low, high), got {ends!r}; write {name}=(0, 1)."
-        raise TypeError(message) from error
-    if not low < high or (bounded and math.inf in (-low, high)):
-        message = (
-            f"{name} must be two {'finite ' * bounded}numbers (low, high) with low < high, got "
-            f"({low}, {high}); pass the range that inputs may take."
-        )
-        raise ValueError(message)
-    return low, high
-
-
-def whole(value: object, name: str, fewest: int, reason: str) -> int:
-    """Return the integer, refusing what is smaller than the fewest."""
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError as error:
-        message = f"{name} must be an integer, got {value!r}; give at least {fewest}."
-        raise TypeError(message) from error
-    if number < fewest:
-        message = f"{name} must be at least {fewest}, got {number}; {reason}."
-        raise ValueError(message)
-    return number
-
-
-def random_seed(value: object) -> int:
-    """Return the seed, refusing what a generator of random numbers does not take."""
-    seed = whole(value, "seed", 0, "it starts the random numbers")
-    if seed >= 1 << 63:
-        message = f"seed must be below 2^63, got {seed}; take a smaller one."
-        raise ValueError(message)
-    return seed
 
 
 def finite(values: ArrayLike | Tensor, name: str) -> Tensor:

@@ -7,7 +7,6 @@ bands are one standard error to either side.
 
 from __future__ import annotations
 
-import difflib
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from qwidgets import svg, views
+from qwidgets.checks import one_of
 from qwidgets.files import check_place, write_whole
 from qwidgets.paper import PALETTES, TITLES, Colors, View, draw, heading
 from qwidgets.provenance import sources
@@ -164,8 +164,8 @@ def figure(
         }.items()
         if value is not None
     }
-    _one_of("panel", panel, [*TITLES, "all"])
-    _one_of("palette", palette, list(PALETTES))
+    one_of("panel", panel, [*TITLES, "all"])
+    one_of("palette", palette, list(PALETTES))
     font_size = _between("font_size", font_size, 3, 30, "a size of type in points")
     view = _view(source.dataset, chosen, PALETTES[palette], font_size, keyed=panel != "all")
     _refuse_unmeasured(view, panel)
@@ -296,7 +296,7 @@ def _view(
 
 def _label(value: object, names: list[str]) -> int:
     if isinstance(value, str):
-        _one_of("label", value, names)
+        one_of("label", value, names)
         return names.index(value)
     return _whole("label", value, len(names) - 1, "a class, by index or by name")
 
@@ -322,15 +322,6 @@ def _between(name: str, value: Any, low: float, high: float, what: str) -> float
         message = f"{name} must be from {low:g} to {high:g}, {what}; got {value!r}."
         raise ValueError(message)
     return float(value)
-
-
-def _one_of(name: str, value: object, known: list[str]) -> None:
-    if value in known:
-        return
-    near = difflib.get_close_matches(str(value), known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known[:20])}."
-    message = f"{name} {value!r} is not known; {hint}"
-    raise ValueError(message)
 
 
 def _or(value: float | None, default: float) -> float:

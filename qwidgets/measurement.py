@@ -19,7 +19,7 @@ import torch
 from scipy.special import betainc
 
 from qwidgets.attacks import pgd, withstands
-from qwidgets.models import Networks
+from qwidgets.ensemble import Networks
 from qwidgets.section import PacketMoments, packet_moments
 from qwidgets.threads import mapped, side_by_side
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from qwidgets.models import BatchedForward, Strategy
+    from qwidgets.ensemble import BatchedForward, Strategy
     from qwidgets.tasks import Task
 
     Record = dict[str, NDArray[Any]]

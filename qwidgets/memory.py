@@ -10,8 +10,8 @@ import psutil
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
+from qwidgets.ensemble import batched_forward, stack_parameters
 from qwidgets.measurement import VALUES_PER_ATTACK, points_at_once
-from qwidgets.models import batched_forward, stack_parameters
 
 if TYPE_CHECKING:
     from torch import Tensor

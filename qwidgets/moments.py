@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from qwidgets.checks import one_of, positive, whole
 from qwidgets.directions import orthonormal
-from qwidgets.domain import Domain, Gaussian, check_sampler, positive, whole
+from qwidgets.domain import SAMPLERS, Domain, Gaussian
 from qwidgets.estimates import Record, estimate, relative_error
 from qwidgets.proposal import make_plan
 from qwidgets.sums import Meter, Stream, advance, completed
@@ -354,7 +355,7 @@ def iterate_uncertainty(
             f"with {math.prod(shape)}; leave it out if the inputs are no images."
         )
         raise ValueError(message)
-    check_sampler(sampler)
+    one_of("sampler", sampler, SAMPLERS)
     meter = Meter(loss, domain, basis)
     blank = Record(
         kind=type(domain).__name__,

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from qwidgets.domain import Neighborhood, NoPacketError
-from qwidgets.models import load_parameters, outputs_of, packet_loss, unstack
+from qwidgets.ensemble import unstack
+from qwidgets.models import load_parameters, outputs_of, packet_loss
 from qwidgets.moments import iterate_uncertainty
 from qwidgets.tasks import CLASSIFICATION
 from qwidgets.threads import mapped, side_by_side

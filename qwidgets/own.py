@@ -16,8 +16,9 @@ from torch import nn
 from qwidgets import __version__
 from qwidgets.cube import make_cube, task_attributes
 from qwidgets.data import Dataset
+from qwidgets.ensemble import BatchedForward
 from qwidgets.measurement import measure as measure_networks
-from qwidgets.models import BatchedForward, measurable
+from qwidgets.models import measurable
 from qwidgets.neighborhoods import measure_neighborhoods
 from qwidgets.plan import default_probes
 from qwidgets.progress import progress_bar

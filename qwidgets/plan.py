@@ -7,7 +7,6 @@ to run. Whatever cannot be done is refused here, before anything is trained.
 from __future__ import annotations
 
 import copy
-import difflib
 import math
 import operator
 from concurrent.futures import Executor
@@ -21,12 +20,14 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from qwidgets.architectures import build_model
 from qwidgets.batches import Work
+from qwidgets.checks import one_of, positive, whole
 from qwidgets.data import Dataset, stored_data
-from qwidgets.domain import positive, whole
+from qwidgets.ensemble import batched_forward
 from qwidgets.measurement import Probes
 from qwidgets.memory import Memory, needed, refuse_too_much
-from qwidgets.models import batched_forward, build_model, check_outputs
+from qwidgets.models import check_outputs
 from qwidgets.neighborhoods import DETAILS, Detail
 from qwidgets.training import REGULARIZERS, Objective, Regularizer, TrainingSettings, check_task
 
@@ -175,8 +176,8 @@ def planned(arguments: Arguments) -> Plan:
         )
         raise ValueError(message)
     regularizer, norm = arguments.regularizer, arguments.norm
-    _choice("regularizer", regularizer, REGULARIZERS)
-    _choice("norm", norm, ("linf", "l2"))
+    one_of("regularizer", regularizer, REGULARIZERS)
+    one_of("norm", norm, ("linf", "l2"))
 
     def default(value: Any, otherwise: Any) -> Any:
         return otherwise if value is None else value
@@ -186,7 +187,7 @@ def planned(arguments: Arguments) -> Plan:
     rate = default(arguments.learning_rate, _LEARNING_RATES.get(str(model), 1e-3))
     training = TrainingSettings(**common | {"learning_rate": rate})
     if arguments.detail is not None:
-        _choice("detail", arguments.detail, DETAILS)
+        one_of("detail", arguments.detail, DETAILS)
     executor: object = arguments.executor
     if not isinstance(executor, Executor | None):
         message = (
@@ -485,14 +486,6 @@ def usable_devices() -> list[str]:
     """Name the devices of this machine that can compute a sweep."""
     cuda = torch.cuda.device_count()
     return ["cpu", *(["cuda"] if cuda else []), *(f"cuda:{index}" for index in range(cuda))]
-
-
-def _choice(name: str, value: str, options: tuple[str, ...]) -> None:
-    if value not in options:
-        near = difflib.get_close_matches(str(value), options, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        message = f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}{hint}."
-        raise ValueError(message)
 
 
 def _grid(name: str, values: ArrayLike, largest: float, meaning: str) -> tuple[float, ...]:

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 import numpy as np
 import torch
 
-from qwidgets.domain import NoPacketError, loss_and_gradient, positive, vector, whole
+from qwidgets.checks import positive, whole
+from qwidgets.domain import NoPacketError, loss_and_gradient, vector
 
 if TYPE_CHECKING:
     from collections.abc import Callable

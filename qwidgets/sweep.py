@@ -29,12 +29,14 @@ import torch
 from torch import nn
 
 from qwidgets import __version__, store
+from qwidgets.architectures import build_model
 from qwidgets.batches import EACH_NETWORK, Checkpoint, Unit, run_here, run_on
+from qwidgets.checks import number
 from qwidgets.cube import make_cube, records, task_attributes
 from qwidgets.data import Dataset
-from qwidgets.domain import number
+from qwidgets.ensemble import unstack
 from qwidgets.gate import pass_gate
-from qwidgets.models import build_model, load_parameters, unstack
+from qwidgets.models import load_parameters
 from qwidgets.plan import (
     OWN_MODEL,
     RADII,
@@ -61,8 +63,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from torch import Tensor
 
+    from qwidgets.ensemble import Strategy
     from qwidgets.measurement import Record
-    from qwidgets.models import Strategy
     from qwidgets.plan import Architecture, Plan
     from qwidgets.tasks import Task
 

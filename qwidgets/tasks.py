@@ -7,7 +7,6 @@ holds the task of its data.
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from qwidgets.domain import check_finite, positive
+from qwidgets.checks import one_of, positive
+from qwidgets.domain import check_finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -242,12 +242,7 @@ class Regression(Task):
         )
         given: object = self.loss
         if isinstance(given, str):
-            if given not in LOSSES:
-                near = difflib.get_close_matches(given, LOSSES, n=1)
-                hint = f" (did you mean {near[0]!r}?)" if near else ""
-                known = ", ".join(map(repr, LOSSES))
-                message = f"loss must be one of {known}, or a function, got {given!r}{hint}."
-                raise ValueError(message)
+            one_of("loss", given, LOSSES, "a function (outputs, targets) -> (n,) is taken too")
         elif not callable(given):
             message = (
                 f"loss must be a name or a function, got {type(given).__name__}; pass "

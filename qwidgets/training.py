@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import ctypes
-import difflib
 import functools
 import math
 import sys
@@ -27,8 +26,8 @@ import torch
 from torch.optim.adam import adam
 
 from qwidgets.attacks import fgsm, kl_pgd, pgd
-from qwidgets.domain import number, positive, random_seed, whole
-from qwidgets.models import Networks
+from qwidgets.checks import number, one_of, positive, random_seed, whole
+from qwidgets.ensemble import Networks
 from qwidgets.tasks import CLASSIFICATION, along_rows
 from qwidgets.threads import threads
 
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from qwidgets.data import Dataset
-    from qwidgets.models import BatchedForward
+    from qwidgets.ensemble import BatchedForward
     from qwidgets.tasks import Task
 
 Objective = Literal["clean", "fgsm", "pgd", "trades"]
@@ -128,12 +127,7 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.objective not in OBJECTIVES:
-            near = difflib.get_close_matches(str(self.objective), OBJECTIVES, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            known = ", ".join(map(repr, OBJECTIVES))
-            message = f"objective must be one of {known}, got {self.objective!r}{hint}."
-            raise ValueError(message)
+        one_of("objective", self.objective, OBJECTIVES)
         if self.objective == "fgsm" and self.norm != "linf":
             message = (
                 f"norm must be 'linf' for the objective 'fgsm', got {self.norm!r}; "

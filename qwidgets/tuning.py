@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING
 import pooch
 import torch
 
-from qwidgets.models import STRATEGIES, batched_forward, stack_parameters
+from qwidgets.ensemble import STRATEGIES, batched_forward, stack_parameters
 from qwidgets.training import Step, train
 
 if TYPE_CHECKING:
     from torch import nn
 
     from qwidgets.data import Dataset
-    from qwidgets.models import Strategy
+    from qwidgets.ensemble import Strategy
     from qwidgets.training import TrainingSettings
 
 _FILE = "strategies.json"

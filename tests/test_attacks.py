@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div
 
+from qwidgets.architectures import build_model
 from qwidgets.attacks import (
     Ball,
     L2Ball,
@@ -23,7 +24,7 @@ from qwidgets.attacks import (
     withstands,
 )
 from qwidgets.data import Dataset, load_data
-from qwidgets.models import batched_forward, build_model, stack_parameters
+from qwidgets.ensemble import batched_forward, stack_parameters
 
 NORMS = ("linf", "l2")
 BALLS: dict[str, type[Ball]] = {"linf": LinfBall, "l2": L2Ball}
@@ -717,7 +718,7 @@ def test_wrong_radii_are_refused(digits: Dataset, attack: str, value: float) -> 
         ("pgd", {"seed": 2**64}, ValueError, r"seed must be below 2\^63, got 18446744073709551616"),
         ("robust_accuracy", {"seed": None}, TypeError, "seed must be an integer, got None"),
         ("robust_accuracy", {"epsilon": "x"}, TypeError, "epsilons must be numbers, got 'x'"),
-        ("pgd", {"norm": "l1"}, ValueError, "norm must be 'linf' or 'l2', got 'l1'"),
+        ("pgd", {"norm": "l1"}, ValueError, "norm must be one of 'linf', 'l2', got 'l1'"),
         ("robust_accuracy", {"steps": 0}, ValueError, "steps must be at least 1, got 0"),
         ("robust_accuracy", {"norm": "inf"}, ValueError, "did you mean 'linf'"),
         ("robust_accuracy", {"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),

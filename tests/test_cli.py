@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 import qwidgets as qw
-from qwidgets import cli, data, models
+from qwidgets import architectures, cli, data
 
 TINY = ["--epochs", "1", "--epsilon", "0,0.1", "--regularization", "0", "--train-size", "200"]
 
@@ -41,7 +41,7 @@ def saved(tmp_path_factory):
 
 def test_help_names_all_data_and_networks(tmp_path):
     told = run("sweep", "--help", cwd=tmp_path).stdout
-    for name in (*data._SOURCES, *models._ARCHITECTURES):
+    for name in (*data._SOURCES, *architectures._ARCHITECTURES):
         assert re.search(rf"\b{name}\b", told), name
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 import qwidgets as qw
+from qwidgets.ensemble import batched_forward, stack_parameters
 from qwidgets.gate import Stopped, gated
-from qwidgets.models import batched_forward, packet_loss, stack_parameters
+from qwidgets.models import packet_loss
 from qwidgets.sweep import iterate_sweep, one_core_spared
 
 SETTINGS = {

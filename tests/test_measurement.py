@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import qwidgets as qw
+from qwidgets.ensemble import batched_forward, stack_parameters
 from qwidgets.measurement import Probes, measure, median_with_error
-from qwidgets.models import batched_forward, stack_parameters
 
 
 def record_of(forward, parameters, probes):

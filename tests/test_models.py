@@ -12,20 +12,18 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 
+from qwidgets.architectures import build_model
 from qwidgets.data import Dataset, load_data
-from qwidgets.models import (
+from qwidgets.ensemble import (
     STRATEGIES,
     Networks,
     Strategy,
     batched_forward,
-    build_model,
-    evaluating,
     linearized,
-    load_parameters,
-    packet_loss,
     stack_parameters,
     unstack,
 )
+from qwidgets.models import evaluating, load_parameters, packet_loss
 from qwidgets.tasks import log_odds_against
 
 

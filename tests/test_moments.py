@@ -720,7 +720,7 @@ def _hole(x):
         ({"target_error": 0.1, "limit": 9}, ValueError, r"limit must be at least 8192, got 9"),
         ({"input_shape": (3,)}, ValueError, r"input_shape must have 2 pixels.*got \(3,\) with 3"),
         ({"seed": -1}, ValueError, r"seed must be at least 0, got -1"),
-        ({"sampler": "sobl"}, ValueError, r"got 'sobl'; did you mean 'sobol'\?"),
+        ({"sampler": "sobl"}, ValueError, r"got 'sobl' \(did you mean 'sobol'\?"),
     ],
 )
 def test_refuses(change, kind, message):

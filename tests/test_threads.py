@@ -11,9 +11,9 @@ import torch
 
 import qwidgets as qw
 from qwidgets import neighborhoods
+from qwidgets.ensemble import batched_forward, stack_parameters
 from qwidgets.gate import Stopped, gated, pass_gate
 from qwidgets.measurement import measure
-from qwidgets.models import batched_forward, stack_parameters
 from qwidgets.neighborhoods import measure_neighborhoods
 from qwidgets.plan import Arguments, planned
 from qwidgets.threads import side_by_side

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.nn import functional
 
+from qwidgets.architectures import build_model
 from qwidgets.attacks import fgsm, kl_pgd, pgd
 from qwidgets.data import Dataset, load_data
-from qwidgets.models import batched_forward, build_model, stack_parameters, unstack
+from qwidgets.ensemble import batched_forward, stack_parameters, unstack
 from qwidgets.training import (
     OBJECTIVES,
     REASONS,

@@ -6,11 +6,11 @@ figures (SVG), an interactive page and a short text with a verdict for each clai
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import qwidgets as qw
+from qwidgets.checks import one_of
 from qwidgets.progress import progress_bar
 from qwidgets.studies import binary, bounds, mine, regions, regression, tradeoff, training
 from qwidgets.studies.study import Conclusion, Setting, Study, iterate_study
@@ -80,12 +80,7 @@ def named(
     if name in STUDIES and given:
         message = f"{given[0]} is for {MINE!r} alone, got it for {name!r}; leave it out."
         raise ValueError(message)
-    if name not in STUDIES:
-        known = [*STUDIES, MINE, ALL]
-        near = difflib.get_close_matches(str(name), known, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        message = f"name must be one of {', '.join(map(repr, known))}, got {name!r}{hint}."
-        raise ValueError(message)
+    one_of("name", name, [*STUDIES, MINE, ALL])
     return [STUDIES[name]]
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from typing import TYPE_CHECKING, Any
 
 import traitlets as tl
 
+from qwidgets.checks import one_of
 from qwidgets.widgets.problems import OffTheGridError
 
 if TYPE_CHECKING:
@@ -98,11 +98,7 @@ def checked_panels(names: object) -> list[str]:
         message = f"panels must be a list of names, of {known}; got {names!r}."
         raise TypeError(message)
     for name in names:
-        if name not in PANELS:
-            near = difflib.get_close_matches(str(name), PANELS, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            message = f"panels must be of {known}; got {name!r}{hint}."
-            raise ValueError(message)
+        one_of("panels", name, PANELS)
     if not names:
         message = f"panels must name at least one panel, of {known}; got {names!r}."
         raise ValueError(message)
