@@ -10,6 +10,9 @@ interface FigureView {
   luminoWidget: { processMessage(message: unknown): void };
   update_marks(views: MarkView[]): void;
   update_legend(): void;
+  /** Whether it is in sight, as bqplot sees it. */
+  visible: boolean;
+  relayout(): void;
   remove(): void;
 }
 
@@ -39,6 +42,7 @@ interface Selection {
   empty(): boolean;
   attr(name: string, value: Of<string | null>): Selection;
   style(name: string, value: Of<string>): Selection;
+  interrupt(transition: string): Selection;
 }
 
 interface FigureModel {
@@ -89,6 +93,16 @@ export async function link(
   return { marks, order };
 }
 
+interface Place {
+  /** Ends the waiting for a size. */
+  stop: () => void;
+  /** It follows when bqplot has made it. */
+  view?: FigureView;
+}
+
+/** Views of the figures in the page, by their elements. */
+const viewOf = new WeakMap<Element, FigureView>();
+
 /** Give a function that has these figures in their slots, and no others: what is not on the page is
  * not drawn. */
 export function placeFigures(
@@ -98,11 +112,8 @@ export function placeFigures(
 ): (wanted: ReadonlySet<string>) => void {
   const manager = managerOf(model);
   const references = model.get("figures");
-  /** The view follows when bqplot has made it. */
-  const placed = new Map<Panel, { view?: FigureView }>();
-  const place = async (name: Panel) => {
-    const slot: { view?: FigureView } = {};
-    placed.set(name, slot);
+  const placed = new Map<Panel, Place>();
+  const place = async (name: Panel, slot: Place) => {
     const view = await manager.create_view(await manager.get_model(idOf(references[name])));
     if (placed.get(name) !== slot) return view.remove();
     // No mark is in a legend, but bqplot takes the empty one out of the page and puts it back at
@@ -114,6 +125,7 @@ export function placeFigures(
       views.forEach(moveInPlace);
     };
     slot.view = view;
+    viewOf.set(view.el, view);
     slots[name].append(view.el);
     // bqplot draws once it is told that it is in the page; a Lumino parent would send the same.
     for (const type of ["before-attach", "after-attach"]) {
@@ -123,17 +135,49 @@ export function placeFigures(
   return (wanted) => {
     for (const name of PANELS) {
       const old = placed.get(name);
-      if (wanted.has(name) && !old) place(name).catch(failed);
+      if (wanted.has(name) && !old) {
+        const slot: Place = {
+          stop: onceSized(slots[name], () => place(name, slot).catch(failed)),
+        };
+        placed.set(name, slot);
+      }
       if (wanted.has(name) || !old) continue;
       placed.delete(name);
+      old.stop();
       old.view?.remove();
     }
   };
 }
 
+/** Call back once an element has a size: in a panel or a tab that is hidden, bqplot would draw a
+ * figure of negative width. Returns a function that ends the waiting. */
+function onceSized(element: HTMLElement, callback: () => void): () => void {
+  const observer = new ResizeObserver(() => {
+    if (!element.clientWidth) return;
+    observer.disconnect();
+    callback();
+  });
+  observer.observe(element);
+  return () => observer.disconnect();
+}
+
+/** Have the figures in an element fill their places now: those out of sight bqplot lets wait after
+ * a resize, and those in sight a while. */
+export async function fitFigures(element: HTMLElement): Promise<void> {
+  for (const figure of element.querySelectorAll(".bqplot.figure")) {
+    const view = viewOf.get(figure);
+    if (!view || !figure.clientWidth) continue;
+    view.visible = true;
+    view.relayout();
+  }
+  // The first frame lays out, and has d3 move the marks in the second.
+  for (let frame = 0; frame < 3; frame++) await new Promise(requestAnimationFrame);
+}
+
 /** Let a mark whose lines or dots stay as many only move them. bqplot has three transitions run for
  * each of them, begun in a timer and ended in the next frame, and sets every style and the unseen
- * names too: half of the time that a move takes. */
+ * names too: half of the time that a move takes. Those that still run from a drawing of its own are
+ * ended, or they would put back the places and colours from before the move. */
 function moveInPlace(view: MarkView): void {
   const draw = view.draw.bind(view);
   const lines = view.line !== undefined;
@@ -147,8 +191,11 @@ function moveInPlace(view: MarkView): void {
 }
 
 function moveLines(view: MarkView, curves: Selection): void {
-  curves.select(".line").attr("d", ({ values }) => view.line?.(values) ?? null);
-  curves.select(".area").attr("d", ({ values }) => view.area?.(values) ?? null);
+  const running = "update_line_xy";
+  const line = curves.select(".line").interrupt(running);
+  line.attr("d", ({ values }) => view.line?.(values) ?? null);
+  const area = curves.select(".area").interrupt(running);
+  area.attr("d", ({ values }) => view.area?.(values) ?? null);
 }
 
 function moveDots(view: MarkView, dots: Selection): void {
@@ -157,9 +204,10 @@ function moveDots(view: MarkView, dots: Selection): void {
     `translate(${x.scale(datum.x) + x.offset},${y.scale(datum.y) + y.offset})`;
   const color = (datum: Datum, index: number) => view.get_mark_color(datum, index);
   const { model } = view;
-  dots.attr("transform", at);
+  dots.interrupt("update_position").attr("transform", at);
   dots
     .select("path")
+    .interrupt("color_scale_updated")
     .style("fill", model.get("fill") ? color : "none")
     .style("stroke", (model.get("stroke") as string | null) ?? color);
 }

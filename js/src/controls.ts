@@ -13,27 +13,50 @@ let serial = 0;
 
 /** What the dots and lines of the panels stand for. */
 class Legend {
+  private readonly now = h("span", {}, "this network, trained");
   /** Named once it is known. */
-  readonly reference = h("span", {}, "the first network");
+  private readonly reference = h("span", {}, "the first network");
+  private readonly others = h("span", {}, "all trained networks");
   private readonly plane = [
     entry("qw-key-trail", "its path over the epochs"),
     entry("qw-key-forbidden", "forbidden: σx σp < ½"),
   ];
-  private readonly networks = entry("qw-key-networks", "all trained networks");
+  private readonly networks = entry("qw-key-networks", this.others);
   readonly element = h(
     "ul",
     { class: "qw-key", "aria-label": "Legend" },
-    entry("qw-key-now", "this network, trained"),
+    entry("qw-key-now", this.now),
     entry("qw-key-hollow", "interpolated, not trained"),
     entry("qw-key-reference", "compare: ", this.reference),
     this.networks,
     ...this.plane,
   );
 
-  /** Name nothing that no panel shows. */
+  private on: ReadonlySet<string> = new Set();
+  /** Whether there is one model, and no other. */
+  private alone = false;
+
+  /** Say what is compared with what; nothing was trained here of models of one's own. */
+  setCube({ models, epsilon, regularization }: Cube): void {
+    const [first] = models;
+    this.now.textContent = first === undefined ? "this network, trained" : "this model";
+    this.others.textContent = first === undefined ? "all trained networks" : "the other models";
+    this.reference.textContent =
+      first ?? `ε ${setting(epsilon.value(0))}, λ ${setting(regularization.value(0))}`;
+    this.alone = models.length === 1;
+    this.hide();
+  }
+
   setPanels(on: ReadonlySet<string>): void {
+    this.on = on;
+    this.hide();
+  }
+
+  /** Name nothing that no panel shows. */
+  private hide(): void {
+    const { on } = this;
     for (const item of this.plane) item.hidden = !on.has("plane");
-    this.networks.hidden = !on.has("plane") && !on.has("tradeoff");
+    this.networks.hidden = this.alone || (!on.has("plane") && !on.has("tradeoff"));
   }
 }
 
@@ -145,6 +168,8 @@ export class Controls {
     const fresh = this.cube !== cube;
     this.cube = cube;
     if (fresh) {
+      // What was played is no more.
+      this.stop();
       const axes: [Slider, Axis][] = [
         [this.epsilon, cube.epsilon],
         [this.regularization, cube.regularization],
@@ -159,9 +184,7 @@ export class Controls {
       this.label.replaceChildren(...cube.labels.map((name) => h("option", {}, name)));
       this.label.disabled = false;
       this.labelName.textContent = cube.group.charAt(0).toUpperCase() + cube.group.slice(1);
-      this.legend.reference.textContent =
-        cube.models[0] ??
-        `ε ${setting(cube.epsilon.value(0))}, λ ${setting(cube.regularization.value(0))}`;
+      this.legend.setCube(cube);
       this.epoch.input.max = String(cube.epochs);
     }
     this.epoch.input.disabled = cube.finished < 2;
@@ -210,15 +233,14 @@ export class Controls {
   }
 
   private showEpoch(): void {
-    const { epoch } = this.choices.now;
-    const text = String(this.cube?.trainedEpochs(epoch) ?? epoch);
+    const { cube } = this;
+    const chosen = this.choices.now.epoch;
+    const epoch = cube?.finishedIndex(chosen) ?? chosen;
+    const text = String(cube?.trainedEpochs(epoch) ?? epoch);
     this.epoch.input.value = String(epoch);
     say(this.epoch.output, text);
     this.epoch.input.setAttribute("aria-valuetext", epoch === 0 ? "0, untrained" : text);
-    this.epoch.track.style.setProperty(
-      "--qw-fill",
-      String(epoch / Math.max(this.cube?.epochs ?? 1, 1)),
-    );
+    this.epoch.track.style.setProperty("--qw-fill", String(epoch / Math.max(cube?.epochs ?? 1, 1)));
   }
 
   private start(): void {
@@ -229,8 +251,10 @@ export class Controls {
       setInterval(() => {
         if (document.hidden) return;
         const next = this.choices.now.epoch + 1;
-        if (next < cube.finished) this.choices.choose({ epoch: next });
-        if (next >= cube.finished - 1) this.stop();
+        // As many as there are by now: it plays on while they train.
+        const finished = this.cube?.finished ?? 0;
+        if (next < finished) this.choices.choose({ epoch: next });
+        if (next >= finished - 1) this.stop();
       }, PLAY_MS),
     );
   }

@@ -170,9 +170,15 @@ export class Cube {
     }
   }
 
+  /** An index along the epoch axis, or the newest: one chosen of another cube may lie beyond it. */
+  finishedIndex(index: number): number {
+    return Math.min(index, this.finished - 1);
+  }
+
   /** Epochs of training behind an index along the epoch axis. */
   trainedEpochs(index: number): number {
-    return this.kept?.[index] ?? index;
+    const there = this.finishedIndex(index);
+    return this.kept?.[there] ?? there;
   }
 
   /** Take in one finished epoch that arrived after the cube did. */
@@ -227,7 +233,7 @@ export class Cube {
 
   /** How many indices the path of a place has, up to one along the epoch axis. */
   indicesUpTo({ refined }: Place, index: number): number {
-    return (refined ? this.reached(refined, index) : index) + 1;
+    return (refined ? this.reached(refined, index) : this.finishedIndex(index)) + 1;
   }
 
   /** How many epochs are a place's own: not standing for the slider's. */
@@ -282,7 +288,8 @@ export class Cube {
     const stored = this.stored.get("neighborhood_momentum_std");
     if (!stored || epoch === undefined) return stored !== undefined;
     const { data, block } = stored;
-    return data.subarray(epoch * block, (epoch + 1) * block).some(Number.isFinite);
+    const start = this.finishedIndex(epoch) * block;
+    return data.subarray(start, start + block).some(Number.isFinite);
   }
 
   /** One number of one variable at a place, interpolated; `k` indexes the variable's own axis. */
@@ -331,7 +338,7 @@ export class Cube {
   private find(name: string, network: number, epoch: number): [Float32Array, number] {
     const { data, block, tail } = this.get(name);
     const refined = this.refined[network - this.networks];
-    if (!refined) return [data, epoch * block + network * tail];
+    if (!refined) return [data, this.finishedIndex(epoch) * block + network * tail];
     const own = refined.stored.get(name);
     if (!own) throw new Error(`the refined network has no variable ${name}`);
     return [own, this.reached(refined, epoch) * tail];

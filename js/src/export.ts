@@ -1,5 +1,6 @@
 // The Export menu: pictures and numbers of each panel, written by the browser alone.
 
+import { fitFigures } from "./bqplot";
 import { h } from "./dom";
 import { pictureOf, pixelsOf, sourceOf } from "./picture";
 import { csv, type Table } from "./readings";
@@ -111,10 +112,8 @@ export class ExportMenu {
 
   private open(): void {
     this.told.textContent = "";
-    // Not of what these networks have no panel for.
-    this.parts.forEach(({ element }, i) => {
-      const away = getComputedStyle(element).display === "none";
-      for (const part of this.rows[i] as HTMLElement[]) part.hidden = away;
+    this.parts.forEach((part, i) => {
+      for (const cell of this.rows[i] as HTMLElement[]) cell.hidden = isAway(part);
     });
     this.menu.hidden = false;
     const [r = 0, g = 0, b = 0] = getComputedStyle(this.menu).backgroundColor.match(/\d+/g) ?? [];
@@ -129,12 +128,25 @@ export class ExportMenu {
 
   private async save(part: Exportable, format: Format): Promise<void> {
     const file = `qwidgets-${part.name}.${format}`;
-    download(await this.make(part, format), file);
-    this.told.textContent = `Saved ${file}`;
+    const blob = format === "csv" ? this.numbers(part) : await this.picture(part, format);
+    if (blob) download(blob, file);
+    this.told.textContent = blob ? `Saved ${file}` : "Nothing is measured yet: no numbers to save";
   }
 
-  private async make(part: Exportable, format: Format): Promise<Blob> {
-    if (format === "csv") return new Blob([csv(part.table())], { type: "text/csv" });
+  /** A table as a file; null where there are no numbers. */
+  private numbers(part: Exportable): Blob | null {
+    let table = part.table();
+    if (!table.rows.length) {
+      // Everything, without a figure: the other panels, whose columns are their own.
+      const inside = (other: Exportable) => other !== part && part.element.contains(other.element);
+      const others = this.parts.filter((other) => inside(other) && !isAway(other));
+      table = together(others.map((other) => other.table()));
+    }
+    return table.rows.length ? new Blob([csv(table)], { type: "text/csv" }) : null;
+  }
+
+  private async picture(part: Exportable, format: "png" | "svg"): Promise<Blob> {
+    await fitFigures(part.element);
     const scheme = this.colors.value as Scheme;
     const picture = this.within(scheme, () => {
       const color = getComputedStyle(part.element).getPropertyValue("--qw-panel").trim();
@@ -144,6 +156,20 @@ export class ExportMenu {
       ? pixelsOf(picture, SCALE)
       : new Blob([sourceOf(picture)], { type: "image/svg+xml" });
   }
+}
+
+/** Whether these networks have no panel for it, or it is not wanted on the page. */
+const isAway = ({ element }: Exportable) => getComputedStyle(element).display === "none";
+
+/** Tables below each other, each in its own columns but for those of the same name. */
+function together(tables: readonly Table[]): Table {
+  const filled = tables.filter(({ rows }) => rows.length > 0);
+  const columns = [...new Set(filled.flatMap((table) => table.columns))];
+  const rows = filled.flatMap((table) => {
+    const places = columns.map((column) => table.columns.indexOf(column));
+    return table.rows.map((row) => places.map((place) => row[place]));
+  });
+  return { columns, rows };
 }
 
 function download(blob: Blob, name: string): void {

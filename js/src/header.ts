@@ -4,7 +4,7 @@ import type { Commands } from "./commands";
 import type { Run, Traits } from "./contract";
 import type { Cube } from "./cube";
 import { h, percent, say, setting, significant, withError } from "./dom";
-import { kindOf } from "./readings";
+import { kindOf, settingsOf } from "./readings";
 import { busy } from "./refine";
 import type { Choice } from "./state";
 
@@ -81,8 +81,11 @@ export class Header {
   }
 }
 
-/** Letters of a class that the readout has room for; a longer name is cut short. */
+/** Letters of a class and of a model that the readout has room for; a longer name is cut short. */
 const CLASS_ROOM = 24;
+const MODEL_ROOM = 32;
+/** What says which network of a grid it is; models of one's own have names. */
+const OF_GRID = ["epsilon", "regularization", "epoch"];
 
 /** The state of the Explorer in one line of text, with standard errors. */
 export class Readout {
@@ -92,12 +95,13 @@ export class Readout {
   private readonly momentum = h("span", {}, "σp");
 
   constructor() {
-    const field = (key: string, before: string | Node) => {
+    const field = (key: string, before: string | Node, hidden = false) => {
       const value = h("b", { class: `qw-readout-${key}` }, "–");
       this.fields.set(key, value);
-      return h("span", {}, before, before && " ", value);
+      return h("span", { hidden }, before, before && " ", value);
     };
     this.element.append(
+      field("model", "model", true),
       field("epsilon", "ε"),
       field("regularization", "λ"),
       field("label", "class"),
@@ -113,13 +117,21 @@ export class Readout {
 
   /** The line as it is read. */
   get text(): string {
-    return Array.from(this.element.children, (part) => part.textContent).join(", ");
+    const parts = [...this.element.querySelectorAll<HTMLElement>(":scope > :not([hidden])")];
+    return parts.map((part) => part.textContent).join(", ");
   }
 
-  /** Leave room for the longest name of a class. */
-  setCube({ labels }: Cube): void {
-    const longest = Math.max(...labels.map((name) => name.length));
-    this.element.style.setProperty("--qw-class-room", `${Math.min(longest, CLASS_ROOM) + 1}ch`);
+  /** Have the parts of a grid or of models, with room for the longest names. */
+  setCube({ labels, models }: Cube): void {
+    const own = models.length > 0;
+    for (const [key, field] of this.fields) {
+      if (key === "model") field.parentElement?.toggleAttribute("hidden", !own);
+      if (OF_GRID.includes(key)) field.parentElement?.toggleAttribute("hidden", own);
+    }
+    const room = (names: readonly string[], most: number) =>
+      `${Math.min(Math.max(...names.map((name) => name.length)), most) + 1}ch`;
+    this.element.style.setProperty("--qw-class-room", room(labels, CLASS_ROOM));
+    if (own) this.element.style.setProperty("--qw-model-room", room(models, MODEL_ROOM));
   }
 
   show(cube: Cube, choice: Choice): void {
@@ -141,7 +153,8 @@ export class Readout {
     this.write("epsilon", setting(choice.epsilon));
     this.write("regularization", setting(choice.regularization));
     this.write("label", cube.labels[label] ?? "–");
-    this.write("epoch", String(cube.trainedEpochs(epoch)));
+    this.write("epoch", String(cube.epochOf(place, epoch)));
+    this.write("model", settingsOf(cube, place, choice).model ?? "");
     this.write("position", withError(position, at("position_std_error")));
     this.write("momentum", withError(momentum, at("momentum_std_error")));
     this.write("product", `${significant(product)} (bound ${bound})`);

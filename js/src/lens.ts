@@ -4,7 +4,16 @@
 import type { WireLens } from "./contract";
 import type { Cube } from "./cube";
 import { h, percent, say, setting, significant, withError } from "./dom";
-import { type Answer, type Reading, rootMeanSquare, Seen, tableOf } from "./pixels";
+import {
+  type Answer,
+  ends,
+  extent,
+  minus,
+  type Reading,
+  rootMeanSquare,
+  Seen,
+  tableOf,
+} from "./pixels";
 import type { Table } from "./readings";
 import type { Choice, Choices } from "./state";
 import { onTheme, RAMPS, type Ramp, ramp } from "./theme";
@@ -230,20 +239,22 @@ export class Lens {
       };
     };
     const grey: Ramp = (share) => [255 * share, 255 * share, 255 * share];
-    const ends = { low: significant(low, 2), high: significant(high, 2) };
+    const bar = { colors: grey, ...ends(low, high) };
     const name = this.name(seen.of.label ?? 0);
     const asColors = channels === 3 ? "; channels as red, green, blue" : "";
     pictures.image.caps(
       seen.answer ? `input, ${name}${asColors}` : `${nounOf(seen)}, class ${name}`,
     );
-    pictures.image.draw(seen, picture(seen.image, byte), { colors: grey, ...ends });
+    pictures.image.draw(seen, picture(seen.image, byte), bar);
     pictures.attacked.caps(`attacked ${nounOf(seen)}`);
-    pictures.attacked.draw(seen, picture(seen.attacked, byte), { colors: grey, ...ends });
+    pictures.attacked.draw(seen, picture(seen.attacked, byte), bar);
 
     const most = (high - low) / 2 / seen.amplification;
     const zero = seen.perturbation.every((value) => value === 0);
     pictures.perturbation.caps(
-      zero ? "no perturbation" : `perturbation, shown × ${significant(seen.amplification, 2)}`,
+      zero
+        ? "no perturbation"
+        : `perturbation, shown × ${minus(significant(seen.amplification, 2))}`,
     );
     // Kept: to ask for a colour makes the browser work out the styles of the page at once.
     this.colors ??= {
@@ -262,7 +273,7 @@ export class Lens {
             }
             return diverging(share(sum / channels));
           };
-    const side = significant(most, 2);
+    const side = minus(significant(most, 2));
     const signed = { colors: channels === 3 ? grey : diverging, low: `−${side}`, high: `+${side}` };
     pictures.perturbation.draw(seen, colored, zero ? undefined : signed);
 
@@ -277,12 +288,11 @@ export class Lens {
         part.draw(seen, null);
         continue;
       }
-      const [least, largest] = [Math.min(...values), Math.max(...values)];
+      const [least, largest] = extent(values);
       const span = largest - least || 1;
       part.draw(seen, (pixel) => sequential(((values[pixel] as number) - least) / span), {
         colors: sequential,
-        low: significant(least, 2),
-        high: significant(largest, 2),
+        ...ends(least, largest),
       });
     }
     this.showAnswers(Boolean(seen.answer?.pictured));
@@ -319,10 +329,8 @@ export class Lens {
     this.rows.replaceChildren(...lines);
     if (!pictured) return;
     // One scale for all three, so that colours compare.
-    const all = [target, output, attacked];
-    const low = Math.min(...all.map((values) => Math.min(...values)));
-    const high = Math.max(...all.map((values) => Math.max(...values)));
-    const ends = { colors, low: significant(low, 2), high: significant(high, 2) };
+    const [low, high] = extent(target, output, attacked);
+    const bar = { colors, ...ends(low, high) };
     const unit = seen.of.unit ? ` (${seen.of.unit})` : "";
     for (const [part, name, values] of [
       [this.pictures.target, "target", target],
@@ -331,7 +339,7 @@ export class Lens {
     ] as const) {
       part.caps(name + unit);
       const share = (pixel: number) => ((values[pixel] as number) - low) / (high - low || 1);
-      part.draw(seen, (pixel) => colors(share(pixel)), ends);
+      part.draw(seen, (pixel) => colors(share(pixel)), bar);
     }
   }
 
@@ -383,7 +391,7 @@ export class Lens {
   private verdict(): string {
     const { seen } = this;
     if (!seen) return "";
-    const radius = setting(seen.of.attack_epsilon ?? 0);
+    const radius = minus(setting(seen.of.attack_epsilon ?? 0));
     const stays = "This page has no kernel: the lens stays with this network and image.";
     const rest =
       !this.live() && this.elsewhere
@@ -394,7 +402,7 @@ export class Lens {
       const [before, after] = [output, attacked].map((v) => this.amount(rootMeanSquare(v, target)));
       return `Clean it is off by ${before}, attacked at radius ${radius} by ${after}. ${rest}`;
     }
-    const top = (values: Float32Array) => values.indexOf(Math.max(...values));
+    const top = (values: Float32Array) => values.indexOf(extent(values)[1]);
     const [a, b] = [top(seen.probability), top(seen.attackedProbability)];
     const says = (c: number, values: Float32Array) =>
       c < 0 ? "nothing" : `${this.name(c)} (${percent(values[c] as number)})`;
@@ -477,11 +485,11 @@ export function describe(seen: Seen, pixel: number): string {
     ] as const)
       parts.push(`${name} ${signed(values[pixel] as number, false)}`);
   }
-  return parts.join(" · ");
+  return minus(parts.join(" · "));
 }
 
 function signed(value: number, plus: boolean): string {
-  const text = significant(Math.abs(value), 3);
+  const text = minus(significant(Math.abs(value), 3));
   return `${value < 0 ? "−" : plus && value > 0 ? "+" : ""}${text}`;
 }
 
@@ -494,7 +502,7 @@ function whose(of: WireLens): string {
   const { epsilon = 0, regularization = 0, kind, model, epoch = 0 } = of;
   if (kind === "own") return `of ${model}`;
   const what = kind === "refined" ? "refined" : "trained";
-  const point = `ε ${setting(epsilon)}, λ ${setting(regularization)}`;
+  const point = minus(`ε ${setting(epsilon)}, λ ${setting(regularization)}`);
   return `of the ${what} network at ${point}, after epoch ${epoch}`;
 }
 

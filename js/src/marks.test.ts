@@ -71,6 +71,19 @@ describe("what is undefined", () => {
     expect(bars(Number.NaN, 8, 0.5, 0.25)).toEqual([[], []]);
   });
 
+  it("is no end of an error bar: one that would reach zero or less has a positive one", () => {
+    expect(bars(2, 0, 3, 0.25)).toEqual([
+      [
+        [Math.fround(2e-6), 5],
+        [2, 2],
+      ],
+      [
+        [0, 0],
+        [0, 0.25],
+      ],
+    ]);
+  });
+
   it("has no dot, in any of its coordinates", () => {
     const points = {
       x: new Float32Array([1, Number.NaN, 3, 4]),

@@ -33,12 +33,19 @@ export function paretoFront(x: ArrayLike<number>, y: ArrayLike<number>): number[
   return front.reverse();
 }
 
-/** A cross of two lines, one standard error to either side of a point; none where it is undefined. */
+/** Of a value, where an error bar that reaches zero or less ends: beyond any axis, but on one that is
+ * logarithmic too. */
+const LOWEST_SHARE = 1e-6;
+
+/** A cross of two lines, one standard error to either side of a point; none where it is undefined.
+ * No quantity that has one is ever negative. */
 export function errorBars(x: number, y: number, dx: number, dy: number) {
   const pair = (a: number, b: number) => new Float32Array([a, b]);
+  const around = (value: number, error: number) =>
+    pair(Math.max(value - error, LOWEST_SHARE * value), value + error);
   const bars = [
-    [pair(x - dx, x + dx), pair(y, y)],
-    [pair(x, x), pair(y - dy, y + dy)],
+    [around(x, dx), pair(y, y)],
+    [pair(x, x), around(y, dy)],
   ].filter((bar) => bar.every((ends) => ends.every(Number.isFinite)));
   return { x: bars.map(([ends]) => ends), y: bars.map(([, ends]) => ends) };
 }

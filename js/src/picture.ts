@@ -42,7 +42,7 @@ export function pictureOf(
     svg("desc", {}, description),
   );
   if (background) picture.append(svg("rect", { width, height, fill: background }));
-  new Painter(picture, box, background === null).paint(element);
+  new Painter(picture, box, background === null).paint(element, box.right);
   return picture;
 }
 
@@ -79,7 +79,8 @@ class Painter {
     private readonly transparent: boolean,
   ) {}
 
-  paint(element: Element): void {
+  /** @param end Where words end that would run on, as far to the right as the page lets them. */
+  paint(element: Element, end: number): void {
     if (element.matches(SCREEN_ONLY)) return;
     const style = getComputedStyle(element);
     if (style.display === "none" || style.visibility === "hidden") return;
@@ -97,12 +98,14 @@ class Painter {
       if (element instanceof HTMLSelectElement) {
         const text = element.selectedOptions[0]?.text ?? "";
         const box = element.getBoundingClientRect();
-        this.text(text, box.left + Number.parseFloat(style.paddingLeft) + 4, box, style);
+        const left = box.left + Number.parseFloat(style.paddingLeft) + 4;
+        this.text(text, left, box, style, endOf(element, style));
         return;
       }
+      const inner = style.textOverflow === "ellipsis" ? endOf(element, style) : end;
       for (const child of element.childNodes) {
-        if (child instanceof Element) this.paint(child);
-        else if (child instanceof Text) this.words(child, style);
+        if (child instanceof Element) this.paint(child, Math.min(inner, end));
+        else if (child instanceof Text) this.words(child, style, Math.min(inner, end));
       }
     }
   }
@@ -186,36 +189,44 @@ class Painter {
   }
 
   /** A text as its lines, which the page has broken. */
-  private words(node: Text, style: CSSStyleDeclaration): void {
-    const range = document.createRange();
+  private words(node: Text, style: CSSStyleDeclaration, end: number): void {
     let line = "";
     let place: DOMRect | null = null;
+    let right = 0;
     const flush = () => {
-      if (place && line.trim()) this.text(line.trim(), place.left, place, style);
+      const room = right > end + 1 ? end : Number.POSITIVE_INFINITY;
+      if (place && line.trim()) this.text(line.trim(), place.left, place, style, room);
       line = "";
     };
-    for (const match of node.data.matchAll(/\S+\s*/g)) {
-      range.setStart(node, match.index);
-      range.setEnd(node, match.index + match[0].trimEnd().length);
-      const box = range.getBoundingClientRect();
-      if (!box.width) continue;
+    for (const { part, box } of partsOf(node)) {
       if (!place || Math.abs(box.top - place.top) > box.height / 2) {
         flush();
         place = box;
       }
-      line += match[0];
+      line += part;
+      right = box.right;
     }
     flush();
   }
 
-  private text(content: string, left: number, box: DOMRect, style: CSSStyleDeclaration): void {
+  /** One line of text, cut short where it would go beyond its end. */
+  private text(
+    content: string,
+    left: number,
+    box: DOMRect,
+    style: CSSStyleDeclaration,
+    end: number,
+  ): void {
+    if (left >= end) return;
     const { measure } = this;
     let ascent = 0.8 * box.height;
+    let fitting = content;
     if (measure) {
       measure.font = `${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
       const font = measure.measureText(content);
       const full = font.fontBoundingBoxAscent + font.fontBoundingBoxDescent;
       ascent = (box.height - full) / 2 + font.fontBoundingBoxAscent;
+      fitting = shortened(content, (text) => measure.measureText(text).width <= end - left);
     }
     const attributes = {
       x: short(left - this.frame.left),
@@ -225,7 +236,7 @@ class Painter {
       "font-size": style.fontSize,
       "font-weight": style.fontWeight,
     };
-    this.out.append(svg("text", attributes, content));
+    this.out.append(svg("text", attributes, fitting));
   }
 
   private slider(input: HTMLInputElement, style: CSSStyleDeclaration): void {
@@ -243,6 +254,46 @@ class Painter {
     });
   }
 }
+
+/** The words of a text and where they are; one that the page has broken is given by its letters. */
+function* partsOf(node: Text): Generator<{ part: string; box: DOMRect }> {
+  const range = document.createRange();
+  const boxes = (start: number, end: number) => {
+    range.setStart(node, start);
+    range.setEnd(node, end);
+    return [...range.getClientRects()].filter(({ width }) => width > 0);
+  };
+  for (const { 0: part, index } of node.data.matchAll(/\S+\s*/g)) {
+    const [box, ...others] = boxes(index, index + part.trimEnd().length);
+    if (!box) continue;
+    if (!others.length) yield { part, box };
+    else {
+      for (const { 0: letter, index: at } of part.matchAll(/./gsu)) {
+        const [place] = boxes(index + at, index + at + letter.length);
+        if (place) yield { part: letter, box: place };
+      }
+    }
+  }
+}
+
+/** A text, or as much of its beginning as fits with an ellipsis behind it. */
+function shortened(text: string, fits: (text: string) => boolean): string {
+  if (fits(text)) return text;
+  const letters = [...text];
+  let [enough, beyond] = [0, letters.length];
+  while (beyond - enough > 1) {
+    const middle = (enough + beyond) >> 1;
+    if (fits(`${letters.slice(0, middle).join("")}…`)) enough = middle;
+    else beyond = middle;
+  }
+  return `${letters.slice(0, enough).join("").trimEnd()}…`;
+}
+
+/** Where the words in an element must end. */
+const endOf = (element: Element, { borderRightWidth, paddingRight }: CSSStyleDeclaration) =>
+  element.getBoundingClientRect().right -
+  Number.parseFloat(borderRightWidth) -
+  Number.parseFloat(paddingRight);
 
 /** A drawing with its presentation written out; null for what is not seen. */
 function copyOf(element: SVGElement): SVGElement | null {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { WireArray, WireLens } from "./contract";
-import { layout, rootMeanSquare, Seen, tableOf } from "./pixels";
+import { ends, extent, layout, rootMeanSquare, Seen, tableOf } from "./pixels";
 
 function wire(shape: number[], values: number[]): WireArray {
   return { dtype: "float32", shape, data: new DataView(Float32Array.from(values).buffer) };
@@ -37,6 +37,22 @@ function lens(shape: number[], change: Partial<WireLens> = {}): WireLens {
     ...change,
   };
 }
+
+describe("the ends of a colour bar", () => {
+  it("are those of all values, however many those are", () => {
+    const many = Float32Array.from({ length: 512 * 512 }, (_, i) => i);
+    expect(extent(many)).toEqual([0, 512 * 512 - 1]);
+    expect(extent(Float32Array.of(3, -2), Float32Array.of(5))).toEqual([-2, 5]);
+  });
+
+  it("have as many digits as tell them apart, and a true minus sign", () => {
+    expect(ends(0, 1)).toEqual({ low: "0", high: "1.0" });
+    expect(ends(0.1132, 0.1138)).toEqual({ low: "0.113", high: "0.114" });
+    expect(ends(-1.6, 2.6)).toEqual({ low: "−1.6", high: "2.6" });
+    expect(ends(-0.00002, 0.1)).toEqual({ low: "−2.0e−5", high: "0.10" });
+    expect(ends(0.5, 0.5)).toEqual({ low: "0.50", high: "0.50" });
+  });
+});
 
 describe("a regression", () => {
   const shape = [3, 2, 2];

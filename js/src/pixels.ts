@@ -2,7 +2,11 @@
 
 import type { WireLens } from "./contract";
 import { decode } from "./cube";
+import { significant } from "./dom";
 import type { Table } from "./readings";
+
+/** Digits that single precision has. */
+const DIGITS = 7;
 
 /** How an input lies on the screen. What is no image is a row of its coordinates. */
 export interface Layout {
@@ -137,6 +141,30 @@ export class Seen {
       for (let c = 0; c < channels; c++) sum += (values[c * this.pixels + pixel] as number) ** 2;
       return Math.sqrt(sum / channels);
     });
+  }
+}
+
+/** The smallest and the largest of some values; a spread call of them all ends where the stack does. */
+export function extent(...arrays: readonly Float32Array[]): [number, number] {
+  let [low, high] = [Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY];
+  for (const values of arrays) {
+    for (const value of values) {
+      if (value < low) low = value;
+      if (value > high) high = value;
+    }
+  }
+  return [low, high];
+}
+
+/** A number with a true minus sign. */
+export const minus = (text: string): string => text.replaceAll("-", "−");
+
+/** The two ends of a colour bar, with as many digits as tell them apart. */
+export function ends(low: number, high: number): { low: string; high: string } {
+  for (let digits = 2; ; digits++) {
+    const [first, last] = [significant(low, digits), significant(high, digits)];
+    if (first !== last || low === high || digits === DIGITS)
+      return { low: minus(first), high: minus(last) };
   }
 }
 

@@ -212,10 +212,12 @@ export class Guard {
     this.commands.ask({ type: "train", keep, ...this.wanted });
   }
 
+  /** Give the focus back, unless the person is elsewhere already. */
   close(): void {
     if (this.element.hidden) return;
+    const focused = this.element.contains(document.activeElement);
     this.element.hidden = true;
-    this.from?.focus();
+    if (focused) this.from?.focus();
   }
 }
 

@@ -8,6 +8,9 @@ export interface Hint {
   text: string;
 }
 
+/** The hints to what is on the page now. */
+export type Hints = () => readonly Hint[];
+
 const KEY = "qwidgets-hints";
 const DONE = "dismissed";
 
@@ -51,10 +54,11 @@ export class Tour {
     "?",
   );
   private at = 0;
+  private marked: HTMLElement | undefined;
 
-  constructor(private readonly hints: readonly Hint[]) {
+  constructor(private readonly hints: Hints) {
     this.next.addEventListener("click", () => {
-      if (this.at + 1 < hints.length) this.show(this.at + 1);
+      if (this.at + 1 < hints().length) this.show(this.at + 1);
       else this.dismiss();
     });
     this.close.addEventListener("click", () => this.dismiss());
@@ -76,29 +80,32 @@ export class Tour {
   }
 
   dispose(): void {
-    this.mark(false);
+    this.mark(undefined);
   }
 
+  /** Find anew what a hint is to: the panels may have changed since the one before. */
   private show(at: number): void {
-    this.mark(false);
+    const hints = this.hints();
     this.at = at;
-    this.count.textContent = `Hint ${at + 1} of ${this.hints.length}`;
-    this.text.textContent = this.hints[at]?.text ?? "";
-    this.next.textContent = at + 1 < this.hints.length ? "Next" : "Done";
+    this.count.textContent = `Hint ${at + 1} of ${hints.length}`;
+    this.text.textContent = hints[at]?.text ?? "";
+    this.next.textContent = at + 1 < hints.length ? "Next" : "Done";
     this.element.hidden = false;
-    this.mark(true);
+    this.mark(hints[at]?.target);
   }
 
   private dismiss(): void {
     const focused = this.element.contains(document.activeElement);
-    this.mark(false);
+    this.mark(undefined);
     this.element.hidden = true;
     dismissed();
     // What had the focus is gone: the keyboard goes on from the button that brings it back.
     if (focused) this.button.focus();
   }
 
-  private mark(on: boolean): void {
-    this.hints[this.at]?.target.classList.toggle("qw-hinted", on);
+  private mark(target: HTMLElement | undefined): void {
+    this.marked?.classList.remove("qw-hinted");
+    target?.classList.add("qw-hinted");
+    this.marked = target;
   }
 }

@@ -14,7 +14,7 @@ import {
 } from "./contract";
 import { Controls } from "./controls";
 import type { Cube } from "./cube";
-import { h } from "./dom";
+import { h, say } from "./dom";
 import { EmptyState } from "./empty";
 import { type Exportable, ExportMenu, type Scheme } from "./export";
 import { FigureReader } from "./figure";
@@ -27,7 +27,7 @@ import { PhaseSpace } from "./phase";
 import { Plane } from "./plane";
 import { inWords, Problems, type Remedy } from "./problems";
 import { type Series, seriesOf, type Table, tableOf } from "./readings";
-import { Refine } from "./refine";
+import { busy, Refine } from "./refine";
 import { InputPlane } from "./regions";
 import { FullScreen } from "./screen";
 import { Guard, Setup, stakes } from "./setup";
@@ -86,9 +86,13 @@ export class View {
   private readonly tour: Tour;
   private readonly root: HTMLElement;
   private readonly panels: Record<PanelName, HTMLElement>;
+  /** Says so where none of the panels chosen can be on the page. */
+  private readonly none = h("p", { class: "qw-none", role: "status" });
   private readonly placed: (wanted: ReadonlySet<string>) => void;
   /** Which of the panels are on the page. */
   private on: ReadonlySet<string> = new Set();
+  /** Which of the trainings that are kept is on the page. */
+  private shown = 0;
   private readonly ends: (() => void)[] = [];
 
   constructor(
@@ -137,7 +141,7 @@ export class View {
       input_plane: this.inputs.element,
       lens: this.lens.element,
     };
-    const panels = h("div", { class: "qw-panels" }, ...Object.values(this.panels));
+    const panels = h("div", { class: "qw-panels" }, ...Object.values(this.panels), this.none);
     this.root = h(
       "div",
       { class: "qw-root" },
@@ -158,13 +162,10 @@ export class View {
       () => this.readout.text,
     );
     const screen = new FullScreen(el, run);
-    this.tour = new Tour(
-      hints(
-        this.controls,
-        model.get("panels").includes("plane") ? this.plane.element : panels,
-        menu,
-      ),
-    );
+    this.tour = new Tour(() => {
+      const pointed = this.on.has("plane") ? this.plane.element : panels;
+      return hints(this.controls, pointed, menu, explored.cube);
+    });
     const tools = [menu.element, screen.button, this.tour.button];
     this.header.element.append(h("div", { class: "qw-tools qw-screen-only" }, ...tools));
     this.root.append(this.tour.element, this.problems.element);
@@ -217,6 +218,9 @@ export class View {
         this.controls.setCube(cube);
         this.models.setCube(cube);
         this.root.classList.toggle("qw-of-models", cube.models.length > 0);
+        // They were not trained here.
+        this.panels.curves.hidden = cube.models.length > 0;
+        this.arrange();
       } else this.controls.show();
       this.models.show(choices.now);
     });
@@ -245,6 +249,8 @@ export class View {
       this.looking.settle();
       this.guard.close();
     }
+    // It asks whether to begin, and something has begun.
+    if (busy(run)) this.guard.close();
     this.header.setRun(run);
     this.empty.show(cube !== null, run);
     if (cube) {
@@ -254,6 +260,15 @@ export class View {
     this.setup.show(model.get("runs"), run, cube, live);
   }
 
+  /** Another of those that are kept is shown, as was asked for; or one was named anew, as in every
+   * epoch, which is no answer to anything. */
+  private showRuns(): void {
+    const { shown } = this.explored.model.get("runs");
+    if (shown !== this.shown) this.commands.settle();
+    this.shown = shown;
+    this.showRun();
+  }
+
   /** Show what changes in the kernel, now and until the end. */
   private listen(): void {
     const { model } = this.explored;
@@ -261,7 +276,7 @@ export class View {
       panels: () => this.showPanels(),
       heading: () => this.showHeading(),
       run: () => this.showRun(),
-      runs: () => this.showRun(),
+      runs: () => this.showRuns(),
       problem: () => this.showProblem(),
       lens: () => this.showLens(),
       regions: () => this.showRegions(),
@@ -290,14 +305,37 @@ export class View {
     if (looking && live && model.get("lens").state === "empty") this.looking.ask({ type: "look" });
   }
 
-  /** Say how many panels stand side by side: four are two and two. The lens has its own row. */
+  /** Say how many panels stand side by side: four are two and two. The lens has its own row, or is
+   * beside the input plane where only these two are. */
   private arrange(): void {
-    const seen = ([name, element]: [string, HTMLElement]) =>
-      name !== "lens" && this.on.has(name) && !element.hidden;
-    const count = Object.entries(this.panels).filter(seen).length;
+    const seen = Object.entries(this.panels).flatMap(([name, { hidden }]) =>
+      this.on.has(name) && !hidden ? [name] : [],
+    );
+    const beside = seen.join() === "input_plane,lens";
+    const count = beside ? 2 : seen.filter((name) => name !== "lens").length;
     const abreast = String(count === 4 ? 2 : Math.min(Math.max(count, 1), 3));
-    this.root.dataset.abreast = abreast;
-    this.root.style.setProperty("--qw-abreast", abreast);
+    if (abreast !== this.root.dataset.abreast) {
+      this.root.dataset.abreast = abreast;
+      this.root.style.setProperty("--qw-abreast", abreast);
+    }
+    this.root.classList.toggle("qw-beside", beside);
+    say(this.none, seen.length || this.awaited() ? "" : this.noneOf());
+  }
+
+  /** Whether a panel may still come: an input plane does once the kernel has drawn it. */
+  private awaited(): boolean {
+    const { cube, model, live } = this.explored;
+    if (!cube) return true;
+    if (!live || !this.on.has("input_plane")) return false;
+    const { state, shape } = model.get("lens");
+    return state === "empty" || shape?.join() === "2";
+  }
+
+  private noneOf(): string {
+    const titles = [...this.on].map((name) =>
+      this.panels[name as PanelName].getAttribute("aria-label"),
+    );
+    return `Panels chosen: ${titles.join(", ")}. These data have none of them.`;
   }
 
   private showHeading(): void {
@@ -319,6 +357,7 @@ export class View {
     const lens = this.explored.model.get("lens");
     if (lens.state !== "empty") this.looking.settle();
     this.part("attack lens", () => this.lens.setLens(lens));
+    this.arrange();
     this.part("point in the lens", () => this.inputs.setLens(lens));
     this.hover.refresh();
   }
@@ -422,8 +461,15 @@ function makeReadable(area: HTMLElement, title: string, what = "its values"): vo
 }
 
 /** What a person who sees an Explorer for the first time may not find. */
-function hints(controls: Controls, pointed: HTMLElement, menu: ExportMenu): Hint[] {
-  const control = (css: string) => controls.element.querySelector<HTMLElement>(css);
+function hints(
+  controls: Controls,
+  pointed: HTMLElement,
+  menu: ExportMenu,
+  cube: Cube | null,
+): Hint[] {
+  // Models of one's own have no sliders that choose among trained networks.
+  const own = Boolean(cube?.models.length);
+  const control = (css: string) => (own ? null : controls.element.querySelector<HTMLElement>(css));
   const all: [HTMLElement | null, string][] = [
     [
       control(".qw-epsilon"),

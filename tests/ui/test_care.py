@@ -352,6 +352,87 @@ def test_the_other_colours_and_none_behind(view: View) -> None:
     assert len([size for size in sizes if size > 2000]) == len(clips)
 
 
+def test_what_was_out_of_sight_at_a_resize_is_saved_as_wide_as_its_panel(
+    file: Path, offline_page: OpenOffline
+) -> None:
+    opened = offline_page(file, viewport={"width": 1400, "height": 500})
+    view = View(opened.page.locator(".qw-root"))
+    view.wait_drawn()
+    # Seen once, and left.
+    view.root.locator(".qw-robustness").scroll_into_view_if_needed()
+    opened.page.wait_for_timeout(500)
+    view.root.locator("h2").scroll_into_view_if_needed()
+    opened.page.wait_for_timeout(500)
+    opened.page.set_viewport_size({"width": 1000, "height": 500})
+    opened.page.wait_for_timeout(500)
+    open_menu(view)
+    for name, count in (("robustness", 1), ("explorer", 4)):
+        picture = check_svg(save(view, name, "svg"), name)
+        figures = [
+            (part.get("width"), clip.get("width"))
+            for part in picture.findall(f"{SVG}svg")
+            for clip in part.findall(f".//{SVG}clipPath/{SVG}rect")
+        ]
+        assert len(figures) == count
+        for figure, clip in figures:
+            assert figure is not None
+            assert clip is not None
+            # All but the margins, of 58 and 14 pixels.
+            assert float(clip) + 72 == pytest.approx(float(figure), abs=1)
+    assert opened.errors == []
+
+
+# Texts of a picture that run beyond it, or beyond the menu that they stand in.
+BEYOND = """
+source => {
+  document.body.insertAdjacentHTML('beforeend', source);
+  const picture = document.body.lastElementChild;
+  const right = part => part.getBoundingClientRect().right;
+  const beyond = [...picture.querySelectorAll(':scope > text')]
+    .filter(text => right(text) > right(picture)).map(text => text.textContent);
+  picture.remove();
+  return beyond;
+}
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_name_of_any_length_is_cut_in_a_picture_as_in_the_page(
+    saved: Saved, tmp_path: Path, offline_page: OpenOffline, scheme: str
+) -> None:
+    long = "x" * 150
+    network = saved.sweep.model(epsilon=0, regularization=0)
+    models = {long: network, "short": saved.sweep.model(epsilon=0.2, regularization=0)}
+    found = qw.measure(models, saved.sweep.data, probe_images=1, test_size=60, progress=False)
+    opened = offline_page(qw.export_html(found, tmp_path / "page.html"), viewport=TALL)
+    opened.page.emulate_media(color_scheme=scheme)
+    view = View(opened.page.locator(".qw-root"))
+    expect(view.root.locator(".qw-robustness path.line").last).to_have_attribute(
+        "d", re.compile("^M")
+    )
+    expect(view.root.locator(".qw-lens-image img")).to_have_attribute("src", re.compile("^data"))
+    open_menu(view)
+    for width in (1400, 800):
+        opened.page.set_viewport_size({"width": width, "height": 1500})
+        source = save(view, "explorer", "svg").decode()
+        words = texts(ET.fromstring(source))
+        assert opened.page.evaluate(BEYOND, source) == []
+        assert long not in "\n".join(words)
+        cut = [text for text in words if re.search("x…$", text)]
+        menu = view.root.locator(".qw-models select").bounding_box()
+        assert menu is not None
+        # That in the menu is the shortest of them; no letter is narrower than 4 pixels.
+        assert 5 < min(map(len, cut)) < menu["width"] / 4
+        assert any(text.startswith("of xxx") for text in cut)
+        # The legend breaks it into lines, which are all there.
+        broken = [text for text in words if re.fullmatch("x+", text)]
+        assert sum(map(len, broken)) == len(long)
+        # What fits is whole.
+        assert "short" not in words
+        assert "± 1 standard error" in words
+    assert opened.errors == []
+
+
 PIXELS = """
 async (source) => {
   const image = new Image();
@@ -445,6 +526,42 @@ def test_the_numbers_of_the_lens_are_saved(view: View, saved: Saved) -> None:
     assert [row["class"] for row in classes] == list(data.class_names)
     for name in ("probability", "attacked_probability"):
         assert sum(float(row[name]) for row in classes) == pytest.approx(1, abs=1e-5)
+
+
+def test_everything_without_a_figure_is_what_the_other_panels_have(
+    open_notebook: OpenNotebook, saved: Saved
+) -> None:
+    code = show(saved.path).replace("))", "), panels=['lens'])")
+    notebook = open_notebook(code, viewport=TALL)
+    notebook.run(0)
+    view = View(notebook.cell(0).locator(".qw-root"))
+    expect(view.root.locator(".qw-lens-image img")).to_have_attribute("src", re.compile("^data"))
+    open_menu(view)
+    lens = rows(save(view, "lens", "csv"))
+    everything = rows(save(view, "explorer", "csv"))
+    assert [row["image"] for row in everything] == [row["image"] for row in lens]
+    assert len(everything) == 64 + 10
+    notebook.execute("e.panels = ['lens', 'phase_space']")
+    expect(view.root.locator(".qw-phase-space")).to_be_visible()
+    view.settle()
+    everything = rows(save(view, "explorer", "csv"))
+    series = {row["series"] for row in everything}
+    assert series == {"pixels", "classes", "wigner", "density, now", "density, reference"}
+    assert all(row["value"] and not row["image"] for row in everything if row["t"])
+    assert notebook.errors == []
+
+
+def test_what_has_no_numbers_yet_is_not_saved(open_notebook: OpenNotebook) -> None:
+    notebook = open_notebook("import qwidgets as qw\ne = qw.Explorer()\ne.cancel()\ne")
+    notebook.run(0)
+    view = View(notebook.cell(0).locator(".qw-root"))
+    expect(view.status).to_contain_text("ancelled", timeout=60_000)
+    open_menu(view)
+    told = view.root.locator(".qw-export-told")
+    for name in ("curves", "explorer"):
+        view.root.locator(f".qw-save-{name}-csv").click()
+        expect(told).to_have_text("Nothing is measured yet: no numbers to save")
+    assert notebook.errors == []
 
 
 def test_the_menu_closes_and_gives_the_focus_back(view: View) -> None:
@@ -589,6 +706,22 @@ def test_hints_come_in_one_explorer_of_a_notebook(
     finally:
         notebook.page.evaluate("localStorage.setItem('qwidgets-hints', 'dismissed')")
     assert notebook.errors == []
+
+
+def test_a_hint_points_at_what_is_there_now(notebook: Notebook) -> None:
+    view = first_view(notebook)
+    try:
+        notebook.execute("before, e.panels = e.panels, ['robustness']")
+        expect(view.root.locator(".qw-plane")).to_be_hidden()
+        view.root.locator(".qw-help").click()
+        for _ in range(4):
+            hinted = view.root.locator(".qw-hinted")
+            expect(hinted).to_have_count(1)
+            expect(hinted).to_be_visible()
+            view.root.locator(".qw-tour-next").click()
+    finally:
+        notebook.execute("e.panels = before")
+    first_view(notebook)
 
 
 # Other senses

@@ -668,3 +668,70 @@ def test_what_is_refused_leaves_no_widget(open_notebook: OpenNotebook) -> None:
     assert "digits" in notebook.text(0)
     expect(notebook.page.locator(".qw-root")).to_have_count(0)
     assert notebook.errors == []
+
+
+def numbers(look: str) -> list[float]:
+    """The numbers of how a mark looks; a transition of d3 writes them in single precision."""
+    return [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", look)]
+
+
+# Moves sliders to their ends, all before the next frame.
+TO_THE_ENDS = """
+(root, names) => {
+  for (const name of names) {
+    const slider = root.querySelector(`.qw-${name} input[type=range]`);
+    slider.value = slider.max;
+    slider.dispatchEvent(new Event('input', {bubbles: true}));
+  }
+}
+"""
+
+
+def test_moves_that_follow_at_once_are_drawn_where_the_last_one_led(
+    opened: Notebook, view: View
+) -> None:
+    """The first changes how many dots there are, so that bqplot draws, and takes two frames."""
+    opened.execute("e.plane, e.epoch = 'neighborhood', 1")
+    expect(view.readout("epoch")).to_have_text("1")
+    view.settle()
+    view.root.evaluate(TO_THE_ENDS, ["epoch", "epsilon"])
+    seen = view.geometry()
+    # Drawn anew: there and back.
+    view.slider("epsilon").press("Home")
+    view.settle()
+    view.slider("epsilon").press("End")
+    anew = view.geometry()
+    assert seen.pop("phase") == anew.pop("phase")
+    for name in seen:
+        assert numbers(seen[name]) == pytest.approx(numbers(anew[name]), abs=0.01), name
+
+
+OWN_IN_A_TAB = """
+import ipywidgets
+import qwidgets as qw
+sweep = qw.open_sweep({path!r})
+models = {{"one": sweep.model(epsilon=0, regularization=0),
+          "two": sweep.model(epsilon=0.2, regularization=0)}}
+e = qw.Explorer(qw.measure(models, sweep.data, probe_images=1, test_size=60, progress=False))
+ipywidgets.Tab([ipywidgets.HTML("first"), e], titles=["first", "second"])
+"""
+
+
+def test_a_figure_is_drawn_when_there_is_room_for_it(
+    open_notebook: OpenNotebook, saved: Saved
+) -> None:
+    """Not in a panel that models of one's own do not have, and in a tab once it is in front."""
+    notebook = open_notebook(OWN_IN_A_TAB.format(path=str(saved.path)), viewport=TALL)
+    notebook.run(0)
+    figures = notebook.cell(0).locator("svg.svg-figure")
+    root = notebook.cell(0).locator(".qw-root")
+    expect(root).to_be_attached()
+    notebook.wait_idle()
+    expect(figures).to_have_count(0)
+    notebook.page.get_by_role("tab", name="second").click()
+    expect(root.locator(".qw-robustness path.line").last).to_have_attribute("d", re.compile("^M"))
+    expect(root.locator(".qw-tradeoff g.object_grp").last).to_be_visible()
+    # Both of the plane, and two.
+    expect(figures).to_have_count(4)
+    expect(root.locator(".qw-curves svg.svg-figure")).to_have_count(0)
+    assert notebook.errors == []

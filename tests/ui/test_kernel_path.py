@@ -259,6 +259,102 @@ def test_a_new_training_asks_before_it_throws_work_away(open_notebook: OpenNoteb
     assert notebook.errors == []
 
 
+# A long training, and beside it a short one.
+RUNS = """
+import qwidgets as qw
+moons = dict(data="moons", epsilon=[0, .1], regularization=[0], train_size=60, test_size=60,
+             attack_steps=1, probe_images=1, detail=None)
+e = qw.Explorer(epochs=40, **moons)
+e.wait()
+e
+"""
+SHORT = "e.train(keep=True, epochs=3, width=0.3); e.wait()"
+KINDS = """() => {
+  window.kinds = [];
+  const kind = document.querySelector('.qw-readout-kind');
+  new MutationObserver(() => window.kinds.push(kind.textContent)).observe(
+    kind, {subtree: true, childList: true, characterData: true});
+}"""
+
+
+def test_playing_ends_with_the_training_that_was_played(open_notebook: OpenNotebook) -> None:
+    notebook = open_notebook(RUNS, viewport=TALL)
+    notebook.run(0)
+    view = first_view(notebook)
+    play = view.root.locator(".qw-play")
+    # The question of a training that has begun meanwhile is asked no more.
+    view.root.locator(".qw-setup summary").click()
+    view.root.locator(".qw-train-new").click()
+    expect(view.root.locator(".qw-guard")).to_be_visible()
+    play.click()
+    expect(view.value("epoch")).to_have_text(re.compile(r"^([4-9]|[12]\d)$"))
+    notebook.page.evaluate(KINDS)
+    notebook.execute(SHORT)
+    expect(view.value("epoch")).to_have_text("3")
+    expect(play).to_have_attribute("aria-label", "Play the epochs")
+    expect(view.root.locator(".qw-guard")).to_be_hidden()
+    notebook.page.wait_for_timeout(500)
+    assert not [said for said in notebook.page.evaluate("kinds") if said.startswith("undefined")]
+    expect(view.readout("epoch")).to_have_text("3")
+    assert notebook.errors == []
+
+
+def test_playing_goes_on_while_the_networks_train(open_notebook: OpenNotebook) -> None:
+    endless = RUNS.replace("epochs=40", "epochs=4000").replace("e.wait()", "")
+    notebook = open_notebook(endless, viewport=TALL)
+    notebook.run(0)
+    view = first_view(notebook)
+    expect(view.status).to_have_text(re.compile(r"^Epoch \d\d+ of"), timeout=60_000)
+    # Back a little, from where it would follow the newest by itself.
+    for _ in range(3):
+        view.slider("epoch").press("ArrowLeft")
+    view.root.locator(".qw-play").click()
+    told = notebook.execute("print(e.cube['finished'])")
+    view.page.wait_for_function(
+        "last => Number(document.querySelector('.qw-epoch output').textContent) > last",
+        arg=int(told),
+    )
+    view.root.locator(".qw-cancel").click()
+    expect(view.status).to_have_text(re.compile("^Cancelled"))
+    assert notebook.errors == []
+
+
+def test_a_kept_training_is_shown_once_and_never_beyond_its_end(
+    open_notebook: OpenNotebook,
+) -> None:
+    notebook = open_notebook(RUNS, viewport=TALL)
+    notebook.run(0)
+    view = first_view(notebook)
+    notebook.execute(SHORT)
+    runs = view.root.locator(".qw-runs")
+    expect(runs.locator("option")).to_have_count(2)
+    notebook.execute(
+        "asked, shown = [], e.show\ne.show = lambda index: (asked.append(index), shown(index))"
+    )
+    notebook.page.evaluate(KINDS)
+    runs.select_option(index=0)
+    expect(view.value("epoch")).to_have_text("40")
+    expect(view.readout("kind")).to_have_text("trained network")
+    assert not [said for said in notebook.page.evaluate("kinds") if said.startswith("undefined")]
+    # Were it asked for again, the epoch would go back to the last.
+    view.slider("epoch").press("Home")
+    notebook.page.wait_for_timeout(2000)
+    expect(view.readout("epoch")).to_have_text("0")
+    assert notebook.execute("print(asked)") == "[0]\n"
+    assert notebook.errors == []
+
+
+def test_a_refined_network_has_epochs_of_its_own(open_notebook: OpenNotebook, saved: Saved) -> None:
+    notebook = open_notebook(show(saved.path), viewport=TALL)
+    notebook.run(0)
+    view = first_view(notebook)
+    notebook.execute("e.refine(1, epsilon=0.05); e.wait()")
+    expect(view.readout("kind")).to_have_text("refined network")
+    expect(view.value("epoch")).to_have_text(str(EPOCHS))
+    expect(view.readout("epoch")).to_have_text("1")
+    assert notebook.errors == []
+
+
 FIELDS = """
 import qwidgets as qw
 e = qw.Explorer(data="temperature", model="encoder_decoder", epsilon=[0, .05], regularization=[0],
@@ -332,7 +428,7 @@ def test_what_cannot_be_trained_says_why_and_leaves_the_rest(open_notebook: Open
     view = first_view(notebook)
     wait_done(view, r"^Trained 1 epoch in ")
     notebook.execute("e._handle_custom_msg({'type': 'train', 'width': -1}, [])")
-    expect(view.status).to_have_text(re.compile("^ValueError: width must be a positive"))
+    expect(view.status).to_have_text(re.compile("^ValueError: width must be positive and finite"))
     before = view.geometry()
     drag(view, "epsilon", 1.0)
     view.page.wait_for_function(

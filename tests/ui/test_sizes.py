@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, ViewportSize
 
     from .conftest import OpenOffline
     from .lab import Lab, Notebook
@@ -58,7 +58,7 @@ root => {
     }
   }
   // A line of the readout holds more than one left-over value, but on half a window.
-  const lines = Map.groupBy([...root.querySelectorAll('.qw-readout > span')],
+  const lines = Map.groupBy([...root.querySelectorAll('.qw-readout > span')].filter(shown),
     (e) => Math.round(e.getBoundingClientRect().top));
   for (const line of lines.values()) {
     if (line.length === 1 && root.clientWidth > 640) faults.push(`alone: ${name(line[0])}`);
@@ -175,6 +175,96 @@ def test_a_notebook_of_any_width(notebook: Notebook, width: int, theme: str) -> 
     assert faults(view) == []
     notebook.execute("e.on_progress('done', 1.0, '6 trained networks')")
     expect(view.status).to_have_text("6 trained networks")
+
+
+# What is in the head, and whether all of it can be seen.
+HEAD = """
+root => {
+  const right = root.getBoundingClientRect().right;
+  const parts = [...root.querySelectorAll('.qw-run :is(.qw-progress, .qw-status, button)')]
+    .filter((e) => getComputedStyle(e).visibility === 'visible' && e.offsetWidth);
+  return {
+    cut: parts.filter((e) => e.getBoundingClientRect().right > right + 1).map((e) => e.className),
+    status: root.querySelector('.qw-status').clientWidth,
+    body: root.querySelector('.qw-body').getBoundingClientRect().top
+      - root.getBoundingClientRect().top,
+  };
+}
+"""
+
+
+def test_the_head_beside_the_files_of_a_small_window(lab: Lab, saved: Saved) -> None:
+    viewport: ViewportSize = {"width": 700, "height": 1000}
+    with lab.notebook([show(saved.path)], viewport=viewport) as notebook:
+        # The notebook has half of the window.
+        hidden = "!document.querySelector('#jp-left-stack')?.checkVisibility()"
+        if notebook.page.evaluate(hidden):
+            notebook.page.evaluate("jupyterapp.commands.execute('application:toggle-left-area')")
+        notebook.run(0)
+        view = first_view(notebook)
+        tops = []
+        for phase, message in (
+            ("training", "Epoch 13 of 300 · 12 min 13 s so far, 45 min left"),
+            ("training", "Epoch 14 of 300"),
+            ("paused", "Paused after epoch 14 of 300"),
+            ("cancelled", "Cancelled in epoch 15 of 300; 14 epochs are kept"),
+            ("done", "6 trained networks"),
+        ):
+            notebook.execute(f"e.on_progress({phase!r}, 0.5, {message!r})")
+            expect(view.status).to_have_text(message)
+            head = view.root.evaluate(HEAD)
+            assert head["cut"] == [], phase
+            assert head["status"] > 300, phase
+            assert faults(view) == [], phase
+            tops.append(head["body"])
+        assert len(set(tops)) == 1
+        assert notebook.errors == []
+
+
+MOONS = """
+import qwidgets as qw
+e = qw.Explorer(data="moons", epochs=1, epsilon=[0, .1], regularization=[0], train_size=60,
+                test_size=60, attack_steps=1, probe_images=1, detail=None, panels=["input_plane"])
+e.wait()
+e
+"""
+# Where the panels are, in the frame of their area.
+PLACES = """
+root => {
+  const area = root.querySelector('.qw-panels').getBoundingClientRect();
+  const places = [...root.querySelectorAll('.qw-panel')].filter((e) => e.offsetWidth).map((e) => {
+    const {left, right, top} = e.getBoundingClientRect();
+    return {left: left - area.left, right: area.right - right, top: Math.round(top)};
+  });
+  const pictures = [...root.querySelectorAll('.qw-lens-picture')].map((e) => e.offsetWidth);
+  return {rows: [...Map.groupBy(places, ({top}) => top).values()], widest: Math.max(...pictures)};
+}
+"""
+
+
+def test_the_panels_of_a_plane_fill_their_rows(lab: Lab) -> None:
+    with lab.notebook([MOONS]) as notebook:
+        notebook.run(0)
+        view = View(notebook.cell(0).locator(".qw-root"))
+        expect(view.root.locator(".qw-input-plane")).to_be_visible(timeout=30_000)
+        expect(view.root.locator(".qw-none")).to_be_hidden()
+        for panels, columns in (
+            (["input_plane", "lens"], 2),
+            (["plane", "input_plane", "lens"], 2),
+            (["plane", "phase_space", "tradeoff", "input_plane", "lens"], 2),
+            (["lens"], 1),
+        ):
+            notebook.execute(f"e.panels = {panels!r}")
+            for width in (700, 1000, 1500, 2000):
+                notebook.page.set_viewport_size({"width": width, "height": 1600})
+                assert faults(view) == [], (panels, width)
+                seen = view.root.evaluate(PLACES)
+                for row in seen["rows"]:
+                    assert min(place["left"] for place in row) == pytest.approx(0, abs=1)
+                    assert min(place["right"] for place in row) == pytest.approx(0, abs=1)
+                assert seen["widest"] <= 190
+            assert max(map(len, seen["rows"])) == columns
+        assert notebook.errors == []
 
 
 def test_panels_grow_with_the_whole_screen(page_view: View) -> None:
