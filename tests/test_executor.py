@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 
@@ -251,16 +250,21 @@ def test_what_a_job_raises_is_raised_once_and_says_where():
         assert executor.submit(int, "3").result() == 3  # the pool is as it was
 
 
-class Locked(nn.Sequential):
-    def __init__(self, *layers):
-        super().__init__(*layers)
-        object.__setattr__(self, "lock", threading.Lock())
+class Unsendable:
+    """What can be copied here, and not sent elsewhere."""
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __reduce__(self):
+        message = "it holds a lock"
+        raise TypeError(message)
 
 
 def test_a_model_that_cannot_be_sent_is_refused():
     def factory():
-        network = Locked(nn.Flatten(-3), nn.Linear(64, 10))
-        vars(network)["lock"] = threading.Lock()
+        network = nn.Sequential(nn.Flatten(-3), nn.Linear(64, 10))
+        vars(network)["part"] = Unsendable()
         return network
 
     with (

@@ -784,7 +784,7 @@ def test_what_is_shown_is_what_is_trained_again(make):
     again = explorer.wait(60)
     assert again is not moons
     assert again.dataset.identical(moons.dataset)
-    explorer.train(keep=True, model="conv", data="digits", train_size=64, test_size=40)
+    explorer.train(keep=True, data="digits", **TINY | {"epsilon": [0], "detail": None})
     assert explorer.wait(60).settings.data == "digits"
     explorer.show(0)
     # Chosen beside what is shown.
