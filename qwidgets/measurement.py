@@ -65,7 +65,7 @@ class Probes:
         Evaluations for the neighborhood of each label.
     points : int
         Points of the lines, on [-8 s, 8 s], joined by cubics. Kinks between them are not followed,
-        as `section` follows them; on digits that changes a median by less than a thousandth.
+        as `section` follows them.
     reference_epsilon : float
         Radius, in the norm, of the PGD displacement that takes the place of a vanishing gradient,
         input units.

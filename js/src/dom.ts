@@ -83,3 +83,6 @@ export function ticks(low: number, high: number, count: number): number[] {
     Number(((first + i) * step).toPrecision(12)),
   );
 }
+
+/** A number with true minus signs. */
+export const minus = (number: string | number): string => String(number).replaceAll("-", "−");

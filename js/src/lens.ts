@@ -3,17 +3,8 @@
 
 import type { WireLens } from "./contract";
 import type { Cube } from "./cube";
-import { h, percent, say, setting, significant, withError } from "./dom";
-import {
-  type Answer,
-  ends,
-  extent,
-  minus,
-  type Reading,
-  rootMeanSquare,
-  Seen,
-  tableOf,
-} from "./pixels";
+import { h, minus, percent, say, setting, significant, withError } from "./dom";
+import { type Answer, ends, extent, type Reading, rootMeanSquare, Seen, tableOf } from "./pixels";
 import type { Table } from "./readings";
 import type { Choice, Choices } from "./state";
 import { onTheme, RAMPS, type Ramp, ramp } from "./theme";
@@ -473,7 +464,8 @@ export function describe(seen: Seen, pixel: number): string {
     `attacked ${plain(reading.attacked)}`,
   ];
   if (reading.position && reading.momentum) {
-    const spread = (values: [number, number][]) => list(values.map((pair) => withError(...pair)));
+    const spread = (values: [number, number][]) =>
+      list(values.map((pair) => minus(withError(...pair))));
     parts.push(`σx ${spread(reading.position)}`, `σp ${spread(reading.momentum)}`);
   }
   if (seen.answer?.pictured) {
@@ -485,7 +477,7 @@ export function describe(seen: Seen, pixel: number): string {
     ] as const)
       parts.push(`${name} ${signed(values[pixel] as number, false)}`);
   }
-  return minus(parts.join(" · "));
+  return parts.join(" · ");
 }
 
 function signed(value: number, plus: boolean): string {

@@ -1,7 +1,7 @@
 // Phase space of the packet along the attack: Wigner heat map on a canvas, both marginals in SVG.
 
 import { type Cube, type Place, single } from "./cube";
-import { h, svg, ticks } from "./dom";
+import { h, minus, svg, ticks } from "./dom";
 import type { Hit, Readable } from "./hover";
 import { kindOf, type Quantity, type Reading, settingsOf, type Table } from "./readings";
 import type { Choice } from "./state";
@@ -23,7 +23,6 @@ const SPAN = 5;
 const BAR_TICKS = [-0.3, -0.1, -0.01, 0, 0.01, 0.1, 0.3];
 /** Shade of a value, -1 to 1. */
 const shadeOf = (w: number) => Math.sign(w) * (Math.abs(w) / LIMIT) ** GAMMA;
-const minus = (value: number) => String(value).replace("-", "−");
 
 let serial = 0;
 

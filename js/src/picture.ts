@@ -102,10 +102,10 @@ class Painter {
         this.text(text, left, box, style, endOf(element, style));
         return;
       }
-      const inner = style.textOverflow === "ellipsis" ? endOf(element, style) : end;
+      const room = style.textOverflow === "ellipsis" ? Math.min(end, endOf(element, style)) : end;
       for (const child of element.childNodes) {
-        if (child instanceof Element) this.paint(child, Math.min(inner, end));
-        else if (child instanceof Text) this.words(child, style, Math.min(inner, end));
+        if (child instanceof Element) this.paint(child, room);
+        else if (child instanceof Text) this.words(child, style, room);
       }
     }
   }

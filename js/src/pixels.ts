@@ -2,7 +2,7 @@
 
 import type { WireLens } from "./contract";
 import { decode } from "./cube";
-import { significant } from "./dom";
+import { minus, significant } from "./dom";
 import type { Table } from "./readings";
 
 /** Digits that single precision has. */
@@ -155,9 +155,6 @@ export function extent(...arrays: readonly Float32Array[]): [number, number] {
   }
   return [low, high];
 }
-
-/** A number with a true minus sign. */
-export const minus = (text: string): string => text.replaceAll("-", "−");
 
 /** The two ends of a colour bar, with as many digits as tell them apart. */
 export function ends(low: number, high: number): { low: string; high: string } {

@@ -3,7 +3,7 @@
 
 import type { WireLens, WireRegions } from "./contract";
 import type { Cube } from "./cube";
-import { h, say, svg, ticks } from "./dom";
+import { h, minus, say, svg, ticks } from "./dom";
 import { Field } from "./field";
 import { type Hit, nextOf, type Readable } from "./hover";
 import { kindOf, type Quantity, settingsOf, type Table } from "./readings";
@@ -221,7 +221,6 @@ export class InputPlane implements Readable {
     const parts: Node[] = [
       svg("rect", { class: "qw-frame", x: left, y: top, width: side, height: side }),
     ];
-    const minus = (value: number) => String(value).replace("-", "−");
     for (const value of ticks(field.low, field.high, 5)) {
       const along = ((value - field.low) / (field.high - field.low)) * side;
       const [x, y, bottom] = [left + along, top + side - along, top + side];

@@ -172,7 +172,6 @@ class Explorer(ProblemsShown):
         self._checked = iterate(settings) if settings else None
         self._kept: list[Shown] = []
         self._current = 0
-        self._times_shown = 0
         # Whether the next epoch begins something new, and whether what it follows is kept.
         self._fresh, self._keep = True, False
         self._moving = False
@@ -538,8 +537,7 @@ class Explorer(ProblemsShown):
         """Send all of what is shown: the grid, its refined points, and where they are."""
         shown = self._shown
         # A new number each time: else a page takes what begins as something before did for that.
-        self._times_shown += 1
-        cube = shown.cube() | {"serial": self._times_shown}
+        cube = shown.cube() | {"serial": self.cube.get("serial", 0) + 1}
         axes = cube["axes"]
         self.tell("heading", shown.heading)
         self._panels.show_limits(shown.limits, max(shown.planned, 1))
