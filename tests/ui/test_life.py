@@ -276,7 +276,10 @@ def test_without_its_kernel_it_says_so_and_can_be_explored(open_notebook: OpenNo
     expect(view.status).to_have_text(re.compile(r"^Epoch \d+ of"))
     assert threads(notebook) == 1
     notebook.execute("e.close()")
-    assert notebook.errors == []
+    # JupyterLab speaks to the new kernel before ipywidgets is there. ipykernel 7.4 says so from two
+    # threads at once, and now and then sends one message with the frames of the other.
+    mixed = "Kernel message validation error: Unexpected token 's', \"stream.stderr\""
+    assert [error for error in notebook.errors if mixed not in error] == []
 
 
 # No cross-talk
