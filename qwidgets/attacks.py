@@ -106,9 +106,9 @@ class LinfBall(Ball):
     def __init__(self, center: Tensor, epsilon: Tensor, value_range: tuple[float, float]) -> None:
         super().__init__(center, epsilon, value_range)
         # Rounded down to the dtype first: else a difference taken in it may round up past it.
-        radius = _displaced(center.new_zeros(()), self.spread(epsilon)).double()
-        self.lower = _displaced(center, -radius).clamp(min=value_range[0])
-        self.upper = _displaced(center, radius).clamp(max=value_range[1])
+        radius = _displaced(center.new_zeros(()), self.spread(epsilon))
+        self.lower = _at_most(center, -radius).clamp_(min=value_range[0])
+        self.upper = _at_most(center, radius).clamp_(max=value_range[1])
 
     def take(self, columns: Tensor) -> Self:
         """Keep some inputs, and their intervals as they are."""
@@ -184,6 +184,17 @@ def _displaced(center: Tensor, displacement: Tensor) -> Tensor:
     """Add a float64 displacement and round to the dtype of the center, never further away."""
     moved = (center.double() + displacement).to(center.dtype)
     too_far = (moved.double() - center.double()).abs() > displacement.abs()
+    return torch.where(too_far, torch.nextafter(moved, center), moved)
+
+
+def _at_most(center: Tensor, displacement: Tensor) -> Tensor:
+    """Add a displacement of the same dtype and round, never further away; as `_displaced`."""
+    moved = center + displacement
+    # What rounding left out of the sum, exactly (Knuth): it tells by its sign what would take twice
+    # as wide numbers to see.
+    added = moved - center
+    left_out = (displacement - added).add_(center.sub(moved.sub(added)))
+    too_far = left_out * displacement.sign() < 0
     return torch.where(too_far, torch.nextafter(moved, center), moved)
 
 

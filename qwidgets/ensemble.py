@@ -7,34 +7,33 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TypeAlias, final, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from qwidgets.checks import one_of
 from qwidgets.convolution import quickened
 from qwidgets.gate import pass_gate
 from qwidgets.models import checked_module, pass_both_ways, with_tensors
+from qwidgets.perceptron import Linearization, evaluate, laid_out, layers_of, some_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from qwidgets.models import Measurable
+    from qwidgets.perceptron import Layers
 
 Strategy = Literal["stacked", "vmap", "loop"]
 
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 # See `linearized`.
-Pullback: TypeAlias = "Callable[[Tensor], Tensor | None]"
-
-# From so many rows of one network on, and layers at least so wide, its products are worth oneDNN's
-# preparations.
-_MANY_ROWS, _WIDE = 512, 32
+Pullback: TypeAlias = Callable[[Tensor], Tensor | None]
+# See `Networks.gradients`.
+Judge: TypeAlias = Callable[..., tuple[Tensor, Tensor]]
 
 
 def stack_parameters(models: Sequence[nn.Module]) -> dict[str, Tensor]:
@@ -133,12 +132,9 @@ class BatchedForward:
         """
         pass_gate()
         networks = len(next(iter(params.values())))
-        shared = self._is_shared(x, networks)
         if self.strategy == "stacked":
-            # Every layout of these products measures the same, the arithmetic takes the time: the
-            # plain one is (N, B, features).
-            hidden = x.flatten(-self._input_ndim)
-            return self._stacked(params, hidden.expand(networks, -1, -1) if shared else hidden)
+            return evaluate(self.layers(params), self.features(x, networks))
+        shared = self._shares(x, networks)
         if self.strategy == "vmap":
             return torch.func.vmap(self._one, in_dims=(0, None if shared else 0))(dict(params), x)
         # unbind, not indexing: its backward is one stack instead of N full-size scatters.
@@ -151,7 +147,7 @@ class BatchedForward:
             ]
         )
 
-    def _is_shared(self, x: Tensor, networks: int) -> bool:
+    def _shares(self, x: Tensor, networks: int) -> bool:
         """Whether all networks have the same inputs (B, ...), or each its own (N, B, ...)."""
         extra = x.ndim - 1 - self._input_ndim
         if extra not in {0, 1} or (extra and x.shape[0] != networks):
@@ -165,29 +161,6 @@ class BatchedForward:
     def _one(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
         pass_gate()
         return with_tensors(self._model, params, x)
-
-    def linearized(self, params: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Pullback]:
-        """Evaluate stacked networks; see `linearized`.
-
-        The derivative is written out: it has the bits of autograd's and takes less time than that,
-        because it keeps no graph and overwrites what is not needed again.
-        """
-        pass_gate()
-        networks = len(next(iter(params.values())))
-        shared = self._is_shared(x, networks)
-        hidden = x.detach().flatten(-self._input_ndim)
-        hidden = hidden.expand(networks, -1, -1) if shared else hidden
-        backwards: list[Callable[[Tensor], Tensor]] = []
-        with torch.no_grad():
-            outputs = self._stacked(params, hidden, backwards=backwards)
-
-        @torch.no_grad()
-        def pull(cotangent: Tensor) -> Tensor:
-            for back in reversed(backwards):
-                cotangent = back(cotangent)
-            return (cotangent.sum(0) if shared else cotangent).reshape(x.shape)
-
-        return outputs, pull
 
     def along(
         self, params: Mapping[str, Tensor], x: Tensor, direction: Tensor, t: Tensor
@@ -210,100 +183,153 @@ class BatchedForward:
         torch.Tensor, (N, K, T, *output_shape)
             Outputs, differentiable with respect to `t` any number of times.
         """
-        if self.strategy != "stacked" or not isinstance(self._layers()[0][1], nn.Linear):
+        layers = self.layers(params) if self.strategy == "stacked" else [None]
+        if (affine := layers[0]) is None:
             spread = t.reshape(*t.shape, *[1] * (x.ndim - 1))
             points = x.unsqueeze(1) + spread * direction.unsqueeze(2)
             outputs = self(params, points.flatten(1, 2))
             return outputs.reshape(*t.shape, *outputs.shape[2:])
         # The first layer is affine, so along a line it takes two products with the features,
         # whatever the number of points: what is left of it there is (t, 1) times a 2-row matrix.
-        name = self._layers()[0][0]
-        weight = params[f"{name}.weight"].transpose(1, 2)
+        weight = affine.transposed
         start = x.flatten(1).expand(len(weight), -1, -1) @ weight
-        if f"{name}.bias" in params:
-            start = start + params[f"{name}.bias"].unsqueeze(1)
+        if affine.bias is not None:
+            start = start + affine.bias.unsqueeze(1)
         line = torch.stack([direction.flatten(2) @ weight, start], 2)
         points = torch.stack([t, torch.ones_like(t)], -1)
         hidden = torch.bmm(points.flatten(0, 1), line.flatten(0, 1))
         hidden = hidden.view(len(weight), -1, hidden.shape[-1])
-        return self._stacked(params, hidden, first=1).reshape(*t.shape, -1)
+        return evaluate(layers[1:], hidden).reshape(*t.shape, -1)
 
-    def _layers(self) -> list[tuple[str, nn.Module]]:
-        """Linear and rectifying layers of a stacked model, with their names."""
-        named = self._model.named_modules(remove_duplicate=False)
-        return [(name, layer) for name, layer in named if isinstance(layer, nn.Linear | nn.ReLU)]
+    def layers(self, params: Mapping[str, Tensor]) -> Layers:
+        """Layers of N perceptrons, where they are stacked."""
+        return layers_of(self._model, params)
 
-    def _stacked(
-        self,
-        params: Mapping[str, Tensor],
-        hidden: Tensor,
-        *,
-        first: int = 0,
-        backwards: list[Callable[[Tensor], Tensor]] | None = None,
-    ) -> Tensor:
-        """Apply the layers from number `first` on to (N, B, features).
-
-        To `backwards` comes for each layer what takes a cotangent back through it.
-        """
-        # What a product gave may be overwritten: its derivative does not need it. That of a
-        # rectified value does.
-        product = False
-        for name, layer in self._layers()[first:]:
-            back: Callable[[Tensor], Tensor]
-            if isinstance(layer, nn.Linear):
-                weight = params[f"{name}.weight"]
-                hidden = _affine(hidden, weight, params.get(f"{name}.bias"))
-                back = partial(_affine, weight=weight.mT, bias=None)
-            else:
-                hidden = hidden.relu_() if product else hidden.relu()
-                back = partial(_where_positive, where=hidden)
-            product = isinstance(layer, nn.Linear)
-            if backwards is not None:
-                backwards.append(back)
-        return hidden
-
-
-def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return ``x weight^T + bias`` of N layers: (N, B, inputs) to (N, B, outputs)."""
-    if (
-        len(x) == 1
-        and x.shape[1] >= _MANY_ROWS
-        and min(weight.shape[1:]) >= _WIDE
-        and (x.device.type, x.dtype) == ("cpu", torch.float32)
-        and torch.backends.mkldnn.is_available()
-    ):
-        # oneDNN's convolution of 1 x 1 pixels is this product, and on processors whose vector units
-        # MKL leaves half idle (AMD's) it takes half the time. PyTorch gives it the convolution if
-        # that is dilated, which means nothing for one pixel.
-        pixels = x.unsqueeze(1).permute(0, 3, 1, 2)
-        own_bias = None if bias is None else bias[0]
-        product = functional.conv2d(pixels, weight[0, :, :, None, None], own_bias, dilation=2)
-        return product.permute(0, 2, 3, 1).squeeze(1)
-    if bias is None:
-        return torch.bmm(x, weight.transpose(1, 2))
-    return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
-
-
-def _where_positive(cotangent: Tensor, where: Tensor) -> Tensor:
-    """Set a cotangent of rectified values to zero where they are, in place."""
-    # The kernel of autograd, which leaves NaN alone.
-    zeroed: Tensor = torch.ops.aten.threshold_backward.grad_input(
-        cotangent, where, 0, grad_input=cotangent
-    )
-    return zeroed
+    def features(self, x: Tensor, networks: int) -> Tensor:
+        """Give inputs as layers take them, (N, B, features)."""
+        shared = self._shares(x, networks)
+        flat = x.flatten(-self._input_ndim)
+        return flat.expand(networks, -1, -1) if shared else flat
 
 
 @final
-@dataclass(frozen=True)
 class Networks:
-    """N networks with their weights, as an attack sees them: a function of the inputs alone."""
+    """N networks with their weights, which stay as they are while this is in use.
 
-    forward: BatchedForward
-    params: Mapping[str, Tensor]
+    Parameters
+    ----------
+    forward : BatchedForward
+        The architecture.
+    params : mapping of str to torch.Tensor, each (N, *shape)
+        Stacked parameters.
+    """
+
+    def __init__(self, forward: BatchedForward, params: Mapping[str, Tensor]) -> None:
+        self.forward = forward
+        self.params = params
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(next(iter(self.params.values())))
+
+    def __getitem__(self, part: slice) -> Networks:
+        """Take some of them."""
+        some = Networks(self.forward, {name: value[part] for name, value in self.params.items()})
+        if self.forward.strategy == "stacked":
+            some._layers = some_of(self._layers, part)
+        return some
+
+    @cached_property
+    def _layers(self) -> Layers:
+        return laid_out(self.forward.layers(self.params))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Evaluate every network."""
+        """Evaluate every network; see `BatchedForward`."""
         return self.forward(self.params, x)
+
+    def linearization(self, x: Tensor) -> Linearization:
+        """Evaluate networks that are stacked, and be ready for their derivatives."""
+        pass_gate()
+        return Linearization(self._layers, self.forward.features(x, len(self)))
+
+    def gradients(
+        self, inputs: Sequence[Tensor], judge: Judge, penalty: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Differentiate an objective of every network with respect to its parameters.
+
+        Network i has the objective ``o_i + penalty_i mean_b |d l_ib / d x_ib|^2``, with a norm that
+        is Euclidean.
+
+        Parameters
+        ----------
+        inputs : sequence of torch.Tensor, each (N, B, *input_shape)
+            One minibatch, or several.
+        judge : callable
+            Of the outputs for each minibatch it makes the losses l (N, B), those of the first, and
+            the objectives o (N,).
+        penalty : torch.Tensor, (N,), optional
+            Strength of the gradient penalty.
+
+        Returns
+        -------
+        losses : torch.Tensor, (N, B)
+        gradients : dict of str to torch.Tensor, each (N, *shape)
+            By parameter, without those that are frozen; zero where one is not used.
+        """
+        names = [name for name in self.params if name not in self.forward.frozen]
+        differentiate = (
+            self._written_out if self.forward.strategy == "stacked" else self._by_autograd
+        )
+        with torch.enable_grad():
+            losses, found = differentiate(inputs, judge, penalty, names)
+        return losses.detach(), {name: found[name] for name in names}
+
+    def _by_autograd(
+        self, inputs: Sequence[Tensor], judge: Judge, penalty: Tensor | None, names: Sequence[str]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        leaves = {
+            name: value.detach().requires_grad_(name in names)
+            for name, value in self.params.items()
+        }
+        first, *others = inputs
+        if penalty is not None:
+            first = first.detach().requires_grad_()
+        losses, objective = judge(*[self.forward(leaves, x) for x in (first, *others)])
+        if penalty is not None:
+            (slope,) = torch.autograd.grad(losses.sum(), first, create_graph=True)
+            objective = objective + penalty * slope.square().flatten(2).sum(2).mean(1)
+        found = torch.autograd.grad(
+            objective.sum(),
+            [leaves[name] for name in names],
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        return losses, dict(zip(names, found, strict=True))
+
+    def _written_out(
+        self, inputs: Sequence[Tensor], judge: Judge, penalty: Tensor | None, names: Sequence[str]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Do the same; autograd sees what the judge does with the outputs, and no layer."""
+        points = [self.linearization(x) for x in inputs]
+        outputs = [point.outputs.requires_grad_() for point in points]
+        losses, objective = judge(*outputs)
+        total = objective.sum()
+        pulled: list[Tensor] = []
+        pushed: list[Tensor] = []
+        if penalty is not None:
+            # The slope is s = J^T r. As s . s changes by 2 s . ds, it is differentiated as t . J^T
+            # r with a constant t = 2 s.
+            (rise,) = torch.autograd.grad(losses.sum(), outputs[0], create_graph=True)
+            slope = points[0].pull(rise.detach(), pulled)
+            strength = 2 / losses.shape[1] * penalty
+            tangent = points[0].push(strength.view(-1, 1, 1) * slope, pushed)
+            total = total + (rise * tangent).sum()
+        cotangents = torch.autograd.grad(total, outputs, allow_unused=True, materialize_grads=True)
+        found = points[0].gradients(cotangents[0], names, pulled=pulled, pushed=pushed)
+        for point, cotangent in zip(points[1:], cotangents[1:], strict=True):
+            more = point.gradients(cotangent, names)
+            found = {name: value + more[name] for name, value in found.items()}
+        return losses, found
 
 
 def linearized(model: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Pullback]:
@@ -321,12 +347,13 @@ def linearized(model: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Pu
     outputs : torch.Tensor
         What the model returns for `x`.
     pull : callable
-        Takes a cotangent of the outputs, which it may overwrite, back to one of the inputs, the
-        gradient of ``(cotangent * outputs).sum()``; None if the outputs carry no gradient. It can
-        be called once.
+        Takes a cotangent of the outputs back to one of the inputs, the gradient of
+        ``(cotangent * outputs).sum()``; None if the outputs carry no gradient. It can be called
+        once.
     """
     if isinstance(model, Networks) and model.forward.strategy == "stacked":
-        return model.forward.linearized(model.params, x)
+        point = model.linearization(x)
+        return point.outputs, lambda cotangent: _of_inputs(point.pull(cotangent), x)
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         outputs = model(leaf)
@@ -337,6 +364,11 @@ def linearized(model: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Pu
         return torch.autograd.grad(outputs, leaf, cotangent, allow_unused=True)[0]
 
     return outputs, pull
+
+
+def _of_inputs(slope: Tensor, x: Tensor) -> Tensor:
+    """Give what came back for (N, B, features) the shape of inputs, which all may share."""
+    return (slope if slope.numel() == x.numel() else slope.sum(0)).reshape(x.shape)
 
 
 def batched_forward(

@@ -270,9 +270,8 @@ def train(
     rates = common if learning_rate is None else learning_rate
     shrinkage = 1 - rates.to(inputs) * regularization
     last = resume or _untrained(parameters, networks, settings.seed, device)
-    weights = {name: value.to(device, copy=True) for name, value in last.parameters.items()}
+    weights, moments = (_own(tensors, device) for tensors in (last.parameters, last.moments))
     learned = {name: value for name, value in weights.items() if name not in forward.frozen}
-    moments = {name: value.to(device, copy=True) for name, value in last.moments.items()}
     # Two streams, so that the minibatch order does not depend on the attack.
     order, starts = torch.Generator(), torch.Generator()
     order.set_state(last.streams["order"])
@@ -343,6 +342,14 @@ def _moved(images: Tensor, device: torch.device | str) -> Tensor:
     return images.to(device, non_blocking=True)
 
 
+def _own(tensors: Mapping[str, Tensor], device: torch.device | str) -> dict[str, Tensor]:
+    """Copy tensors to a device, into the usual order in memory, whatever theirs."""
+    usual = torch.contiguous_format
+    return {
+        name: value.to(device, copy=True, memory_format=usual) for name, value in tensors.items()
+    }
+
+
 def _untrained(
     parameters: Mapping[str, Tensor], networks: int, seed: int, device: torch.device | str
 ) -> Epoch:
@@ -387,55 +394,44 @@ def _learning(
     costs = list(zip((epsilon > 0).tolist(), (regularization > 0).tolist(), strict=True))
     order = sorted(range(networks), key=costs.__getitem__, reverse=True)
     parts = [slice(i, i + 1) for i in order] if alone else [slice(0, networks)]
-    leaves = [
-        {
-            name: value[part].requires_grad_(name not in forward.frozen)
-            for name, value in weights.items()
-        }
-        for part in parts
-    ]
-    losses = torch.zeros(networks, device=device)
-    gradients = {
-        name: torch.zeros_like(value)
-        for name, value in weights.items()
-        if name not in forward.frozen
-    }
     workers = min(torch.get_num_threads(), networks) if alone and device.type == "cpu" else 1
     # Evaluating lends the module other parameters for a while: each thread needs its own module.
     own = threading.local()
 
-    # Whatever the caller has set for this thread; others have it.
-    @torch.enable_grad()
     def learn(x: Tensor, y: Tensor, radius: Tensor, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
-        def work(part: slice, leaf: Mapping[str, Tensor]) -> None:
+        def work(part: slice) -> tuple[Tensor, dict[str, Tensor]]:
             if not hasattr(own, "forward"):
                 own.forward = copy.deepcopy(forward) if workers > 1 else forward
-            frozen = {name: value.detach() for name, value in leaf.items()}
-            examples = _attacked(own.forward, frozen, x, y, radius[part], settings, data, seed)
-            model = partial(own.forward, leaf)
+            some = Networks(own.forward, {name: value[part] for name, value in weights.items()})
             strength = regularization[part]
-            loss, objective = _objective(
-                model, x, examples, y, radius[part], strength, settings, data.task
+            examples = _attacked(some, x, y, radius[part], settings, data, seed)
+            inputs = [examples]
+            if settings.objective == "trades":
+                attacked = [examples] if radius[part].any() else []
+                inputs = [x.expand_as(examples), *attacked]
+            penalised = settings.regularizer == "gradient" and bool(strength.any())
+            losses, gradients = some.gradients(
+                inputs,
+                partial(_judged, y, radius[part], strength, settings, data.task),
+                strength if penalised else None,
             )
-            losses[part] = loss
-            learned = [leaf[name] for name in gradients]
-            # A parameter that is not used stays as it is.
-            found = torch.autograd.grad(
-                objective.sum(), learned, allow_unused=True, materialize_grads=True
-            )
-            for gradient, value in zip(gradients.values(), found, strict=True):
-                gradient[part] = value
+            return losses.mean(1), gradients
 
-        run(work, parts, leaves)
-        return losses, gradients
+        done: list[tuple[Tensor, dict[str, Tensor]]] = run(work, parts)
+        if not alone:
+            return done[0]
+        found = [done[place] for place in sorted(range(networks), key=order.__getitem__)]
+        losses, gradients = zip(*found, strict=True)
+        return torch.cat(losses), {
+            name: torch.cat([one[name] for one in gradients]) for name in gradients[0]
+        }
 
     with threads(workers) as run:
         yield learn
 
 
 def _attacked(
-    forward: BatchedForward,
-    weights: Mapping[str, Tensor],
+    networks: Networks,
     x: Tensor,
     y: Tensor,
     epsilon: Tensor,
@@ -444,17 +440,17 @@ def _attacked(
     seed: int,
 ) -> Tensor:
     """Return what each network trains on in place of the images x, (N, B, ...)."""
-    networks = len(epsilon)
-    everywhere = x.expand(networks, *x.shape)
+    count = len(networks)
+    everywhere = x.expand(count, *x.shape)
     attacked = epsilon.nonzero()
     if settings.objective == "clean" or not len(attacked):
         return everywhere
     # Leading clean networks (the first row of a grid) need no attack: leave them out.
     clean = int(attacked[0])
-    model = Networks(forward, {name: value[clean:] for name, value in weights.items()})
+    model = networks[clean:]
     inputs, targets, radius = (
         everywhere[clean:],
-        y.expand(networks - clean, *y.shape),
+        y.expand(count - clean, *y.shape),
         epsilon[clean:, None],
     )
     if settings.objective == "fgsm":
@@ -479,45 +475,36 @@ def _attacked(
     return torch.cat([everywhere[:clean], examples])
 
 
-def _objective(
-    model: Callable[[Tensor], Tensor],
-    x: Tensor,
-    examples: Tensor,
+def _judged(
     y: Tensor,
     epsilon: Tensor,
     regularization: Tensor,
     settings: TrainingSettings,
     task: Task,
+    outputs: Tensor,
+    attacked: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the mean loss and what is minimised, both (N,)."""
-    trades = settings.objective == "trades"
-    regularized = bool(regularization.any())
-    penalised = regularized and settings.regularizer == "gradient"
-    learned = x.expand_as(examples) if trades else examples
-    if penalised:
-        learned = learned.detach().requires_grad_()
-    outputs = model(learned)
-    everywhere = y.expand(len(examples), *y.shape)
+    """Return losses (N, B) of outputs, and what is minimised but for a gradient penalty, (N,).
+
+    Under ``trades`` the networks have also outputs for attacked inputs, if any is attacked.
+    """
+    everywhere = y.expand(len(outputs), *y.shape)
     if task == CLASSIFICATION:
         log_probability = along_rows(torch.log_softmax, outputs)
         losses = -log_probability.gather(-1, everywhere.unsqueeze(-1)).squeeze(-1)
     else:
         task.check(outputs, everywhere)
         losses = task.losses(outputs, everywhere)
-    loss = losses.mean(1)
-    objective = loss
-    if penalised:
-        (slope,) = torch.autograd.grad(losses.sum(), learned, create_graph=True)
-        objective = loss + regularization * slope.square().flatten(2).sum(2).mean(1)
-    elif regularized and settings.regularizer == "label_smoothing":
+    objective = losses.mean(1)
+    if settings.regularizer == "label_smoothing" and regularization.any():
         uniform = -log_probability.mean((1, 2))
-        objective = (1 - regularization) * loss + regularization * uniform
-    if trades and epsilon.any():
-        attacked = along_rows(torch.log_softmax, model(examples))
-        divergence = (log_probability.exp() * (log_probability - attacked)).sum(2).mean(1)
+        objective = (1 - regularization) * objective + regularization * uniform
+    if attacked is not None:
+        log_attacked = along_rows(torch.log_softmax, attacked)
+        divergence = (log_probability.exp() * (log_probability - log_attacked)).sum(2).mean(1)
         # At radius 0 it is 0, but its gradient only to rounding.
         objective = objective + settings.trades_weight * (epsilon > 0) * divergence
-    return loss.detach(), objective
+    return losses, objective
 
 
 def _descend(
@@ -535,7 +522,8 @@ def _descend(
         first, second = ([moments[f"{m}.{name}"][part] for name in weights] for m in _MOMENTS)
         adam(
             [value[part] for value in weights.values()],
-            [value[part] for value in gradients.values()],
+            # The fused kernel pairs numbers by their places in memory, which are the usual ones.
+            [value[part].contiguous() for value in gradients.values()],
             first,
             second,
             [],

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -533,6 +534,28 @@ def test_attacked_inputs_lie_in_the_ball_and_the_range(
         assert found.max() <= 1
         if epsilon == 0:
             assert found.numpy().tobytes() == x.numpy().tobytes()
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=8),
+    st.floats(0, 1e3),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_bounds_are_the_farthest_numbers_within_the_radius(
+    centers: list[float], radius: float, dtype: torch.dtype
+) -> None:
+    center = torch.tensor(centers, dtype=dtype)
+    epsilon = torch.tensor(radius, dtype=torch.float64).expand(len(centers))
+    ball = LinfBall(center, epsilon, (-math.inf, math.inf))
+    exact = Fraction(torch.tensor(radius, dtype=dtype).item())
+    if exact > Fraction(radius):  # the radius in that dtype
+        exact = Fraction(np.nextafter(torch.tensor(radius, dtype=dtype).numpy(), 0).item())
+    for bound, sign in ((ball.lower, -1), (ball.upper, 1)):
+        beyond = torch.nextafter(bound, torch.full_like(bound, sign * math.inf))
+        for place, value in enumerate(center.tolist()):
+            inside, outside = Fraction(bound[place].item()), Fraction(beyond[place].item())
+            assert abs(inside - Fraction(value)) <= exact < abs(outside - Fraction(value))
 
 
 def test_a_vanishing_gradient_moves_nothing_and_makes_no_nan() -> None:

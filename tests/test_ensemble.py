@@ -242,14 +242,87 @@ def test_the_derivative_written_out_is_that_of_autograd(
     before = x.detach().clone(), {key: value.clone() for key, value in params.items()}
     outputs, pull = linearized(Networks(forward, params), x)
 
-    assert torch.equal(outputs.nan_to_num(9e9), expected.nan_to_num(9e9))
+    torch.testing.assert_close(outputs, expected, equal_nan=True)
     assert not outputs[1:].isnan().any()
-    gradient = pull(cotangent)
-    torch.testing.assert_close(gradient, slope, equal_nan=True)
-    if len(leading) > 1:
-        assert gradient is not None
-        assert torch.equal(gradient[1:], slope[1:])
-    torch.testing.assert_close((x.detach(), params), before, rtol=0, atol=0, equal_nan=True)
+    kept = cotangent.clone()
+    torch.testing.assert_close(pull(cotangent), slope, equal_nan=True)
+    torch.testing.assert_close(
+        (x.detach(), params, cotangent), (*before, kept), rtol=0, atol=0, equal_nan=True
+    )
+
+
+@pytest.mark.parametrize("penalty", [None, (0.0, 0.3, 2.0)])
+@pytest.mark.parametrize("attacked", [False, True])
+@pytest.mark.parametrize("last", [[], [nn.ReLU()]])
+@pytest.mark.parametrize("name", PERCEPTRONS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_gradients_of_an_objective_are_those_of_each_network_alone(
+    strategy: Strategy,
+    name: str,
+    last: list[nn.Module],
+    *,
+    attacked: bool,
+    penalty: tuple[float, ...] | None,
+) -> None:
+    """Cross-entropy, how far attacked outputs are from the others, and the gradient penalty."""
+    model = nn.Sequential(*copy.deepcopy(PERCEPTRONS[name]), nn.Linear(32, 10), *last).double()
+    frozen = next(key for key, _ in model.named_parameters() if key.endswith("weight"))
+    model.get_parameter(frozen).requires_grad_(requires_grad=False)
+    generator = torch.Generator().manual_seed(3)
+    params = {
+        key: torch.randn((3, *value.shape), generator=generator, dtype=torch.float64) / 4
+        for key, value in model.named_parameters()
+    }
+    inputs = torch.randn((2, 3, 5, 1, 8, 8), generator=generator, dtype=torch.float64)
+    y = torch.arange(5)
+
+    def judge(outputs: Tensor, moved: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        losses = cross_entropy(outputs.flatten(0, 1), y.repeat(len(outputs)), reduction="none")
+        losses = losses.view(len(outputs), 5)
+        objective = losses.mean(1) ** 2
+        if moved is not None:
+            objective = objective + (outputs - moved).square().sum((1, 2))
+        return losses, objective
+
+    networks = Networks(batched_forward(model, (1, 8, 8), strategy=strategy), params)
+    some = inputs.unbind()[: 1 + attacked]
+    losses, found = networks.gradients(
+        some, judge, None if penalty is None else torch.tensor(penalty, dtype=torch.float64)
+    )
+
+    assert list(found) == [key for key in params if key != frozen]
+    for index in range(3):
+        alone = copy.deepcopy(model)
+        load_parameters(alone, unstack(params, index))
+        x = some[0][index].clone().requires_grad_()
+        own, objective = judge(
+            *[alone(one).unsqueeze(0) for one in (x, *(s[index] for s in some[1:]))]
+        )
+        torch.testing.assert_close(losses[index], own[0].detach())
+        total = objective.sum()
+        if penalty is not None:
+            (slope,) = torch.autograd.grad(own.sum(), x, create_graph=True)
+            total = total + penalty[index] * slope.square().sum() / 5
+        expected = torch.autograd.grad(total, [alone.get_parameter(key) for key in found])
+        for value, key in zip(expected, found, strict=True):
+            torch.testing.assert_close(found[key][index], value, rtol=1e-9, atol=1e-12)
+
+
+def test_some_of_the_networks_are_those_networks(digits: Dataset) -> None:
+    model = build_model("mlp", digits)
+    params = stack_parameters(randomised(model, 5))
+    networks = Networks(batched_forward(model), params)
+    x = digits.test_inputs[:7].double()
+    some = networks[1:4]
+    assert len(some) == 3
+    outputs, pull = linearized(some, x)
+    torch.testing.assert_close(outputs, networks(x)[1:4])
+    torch.testing.assert_close(outputs, some(x))
+    _, whole = linearized(networks, x.expand(5, *x.shape))
+    cotangent = torch.ones_like(outputs)
+    every = whole(torch.ones(5, *outputs.shape[1:], dtype=outputs.dtype))
+    assert every is not None
+    torch.testing.assert_close(pull(cotangent), every[1:4].sum(0))
 
 
 def test_inputs_of_the_wrong_shape_are_refused_before_the_derivative(digits: Dataset) -> None:

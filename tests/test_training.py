@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -465,6 +466,26 @@ def test_all_strategies_give_the_same_networks(digits, name, strategies):
         for other in others:
             apart = sum((first[key][index] - other[key][index]).square().sum() for key in start)
             assert apart < 1e-4 * moved
+
+
+@pytest.mark.parametrize("strategy", ["vmap", "loop"])
+def test_weights_laid_out_for_images_train_as_others_do(digits, strategy):
+    """Convolutions of `channels_last` weights give gradients of that layout."""
+    usual = build_model("conv", digits)
+    found = []
+    for network in (usual, copy.deepcopy(usual).to(memory_format=torch.channels_last)):
+        *_, last = train(
+            batched_forward(network, digits.input_shape, strategy=strategy),
+            stack_parameters([network] * 2),
+            digits,
+            torch.tensor([0.0, 0.1], dtype=torch.float64),
+            torch.tensor([0.1, 0.1], dtype=torch.float64),
+            settings(learning_rate=1e-3, norm="l2"),
+        )
+        found.append(last.parameters)
+    for name, start in usual.named_parameters():
+        moved = (found[0][name] - start).norm()
+        assert (found[1][name] - found[0][name]).norm() < 1e-2 * moved
 
 
 def test_networks_trained_by_several_threads_are_those_of_one(digits):
