@@ -107,8 +107,8 @@ class LinfBall(Ball):
         super().__init__(center, epsilon, value_range)
         # Rounded down to the dtype first: else a difference taken in it may round up past it.
         radius = _displaced(center.new_zeros(()), self.spread(epsilon))
-        self.lower = _at_most(center, -radius).clamp_(min=value_range[0])
-        self.upper = _at_most(center, radius).clamp_(max=value_range[1])
+        self.lower = _at_most(center, -radius, torch.gt).clamp_(min=value_range[0])
+        self.upper = _at_most(center, radius, torch.lt).clamp_(max=value_range[1])
 
     def take(self, columns: Tensor) -> Self:
         """Keep some inputs, and their intervals as they are."""
@@ -123,7 +123,8 @@ class LinfBall(Ball):
     def ascend(self, x: Tensor, gradient: Tensor, step_size: Tensor) -> Tensor:
         """Move every coordinate by the step, along the sign of the gradient, then project."""
         step = self.spread(step_size).to(x.dtype)
-        return self.project(torch.addcmul(x, step, gradient.sign()))
+        moved = gradient.sign()
+        return torch.addcmul(x, step, moved, out=moved).clamp_(self.lower, self.upper)
 
     def _unit_offset(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
         device, dtype = generator.device, self.center.dtype
@@ -187,15 +188,20 @@ def _displaced(center: Tensor, displacement: Tensor) -> Tensor:
     return torch.where(too_far, torch.nextafter(moved, center), moved)
 
 
-def _at_most(center: Tensor, displacement: Tensor) -> Tensor:
-    """Add a displacement of the same dtype and round, never further away; as `_displaced`."""
+def _at_most(
+    center: Tensor, displacement: Tensor, beyond: Callable[[Tensor, int], Tensor]
+) -> Tensor:
+    """Add a displacement of the same dtype and round, never further away; as `_displaced`.
+
+    What rounding left out of the sum is known exactly (Knuth's two-sum). Its sign, `beyond` zero
+    against the displacement, tells what would take numbers twice as wide to see.
+    """
     moved = center + displacement
-    # What rounding left out of the sum, exactly (Knuth): it tells by its sign what would take twice
-    # as wide numbers to see.
     added = moved - center
-    left_out = (displacement - added).add_(center.sub(moved.sub(added)))
-    too_far = left_out * displacement.sign() < 0
-    return torch.where(too_far, torch.nextafter(moved, center), moved)
+    left_out = torch.sub(moved, added)
+    torch.sub(center, left_out, out=left_out)
+    left_out += torch.sub(displacement, added, out=added)
+    return torch.where(beyond(left_out, 0), torch.nextafter(moved, center), moved)
 
 
 def fgsm(

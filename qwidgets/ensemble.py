@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from functools import cached_property
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, final, get_args
 
 import torch
@@ -18,7 +18,7 @@ from qwidgets.checks import one_of
 from qwidgets.convolution import quickened
 from qwidgets.gate import pass_gate
 from qwidgets.models import checked_module, pass_both_ways, with_tensors
-from qwidgets.perceptron import Linearization, evaluate, laid_out, layers_of, some_of
+from qwidgets.perceptron import Linearization, evaluate, layers_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -191,7 +191,7 @@ class BatchedForward:
             return outputs.reshape(*t.shape, *outputs.shape[2:])
         # The first layer is affine, so along a line it takes two products with the features,
         # whatever the number of points: what is left of it there is (t, 1) times a 2-row matrix.
-        weight = affine.transposed
+        weight = affine.weight.mT
         start = x.flatten(1).expand(len(weight), -1, -1) @ weight
         if affine.bias is not None:
             start = start + affine.bias.unsqueeze(1)
@@ -213,8 +213,9 @@ class BatchedForward:
 
 
 @final
+@dataclass(frozen=True)
 class Networks:
-    """N networks with their weights, which stay as they are while this is in use.
+    """N networks with their weights: a function of the inputs alone, as an attack sees them.
 
     Parameters
     ----------
@@ -224,9 +225,8 @@ class Networks:
         Stacked parameters.
     """
 
-    def __init__(self, forward: BatchedForward, params: Mapping[str, Tensor]) -> None:
-        self.forward = forward
-        self.params = params
+    forward: BatchedForward
+    params: Mapping[str, Tensor]
 
     def __len__(self) -> int:
         """How many."""
@@ -234,14 +234,7 @@ class Networks:
 
     def __getitem__(self, part: slice) -> Networks:
         """Take some of them."""
-        some = Networks(self.forward, {name: value[part] for name, value in self.params.items()})
-        if self.forward.strategy == "stacked":
-            some._layers = some_of(self._layers, part)
-        return some
-
-    @cached_property
-    def _layers(self) -> Layers:
-        return laid_out(self.forward.layers(self.params))
+        return Networks(self.forward, {name: value[part] for name, value in self.params.items()})
 
     def __call__(self, x: Tensor) -> Tensor:
         """Evaluate every network; see `BatchedForward`."""
@@ -250,7 +243,8 @@ class Networks:
     def linearization(self, x: Tensor) -> Linearization:
         """Evaluate networks that are stacked, and be ready for their derivatives."""
         pass_gate()
-        return Linearization(self._layers, self.forward.features(x, len(self)))
+        layers = self.forward.layers(self.params)
+        return Linearization(layers, self.forward.features(x, len(self)))
 
     def gradients(
         self, inputs: Sequence[Tensor], judge: Judge, penalty: Tensor | None = None

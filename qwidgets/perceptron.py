@@ -1,14 +1,14 @@
 """Perceptrons of one architecture side by side, with their derivatives written out.
 
 Every layer of N networks is one batched product of its stacked weights. The derivatives are those
-of autograd to rounding and take less time: no graph is kept, what is not needed again is
-overwritten, and what goes to one place is added up there.
+of autograd and take less time: no graph is kept, what is not needed again is overwritten, and what
+goes to one place is added up there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, final
 
 import torch
@@ -33,14 +33,11 @@ class Affine:
     name : str
         Of the layer.
     weight : Tensor, shape (N, outputs, inputs)
-    transposed : Tensor, shape (N, inputs, outputs)
-        The same numbers, perhaps laid out anew.
     bias : Tensor, shape (N, outputs), or None
     """
 
     name: str
     weight: Tensor
-    transposed: Tensor
     bias: Tensor | None
 
 
@@ -51,46 +48,11 @@ Layers: TypeAlias = Sequence[Affine | None]
 def layers_of(model: nn.Module, params: Mapping[str, Tensor]) -> Layers:
     """Give the layers of a `Sequential` of `Flatten`, `Linear` and `ReLU` stacked parameters."""
     return [
-        Affine(
-            name=name,
-            weight=(weight := params[f"{name}.weight"]),
-            transposed=weight.mT,
-            bias=params.get(f"{name}.bias"),
-        )
+        Affine(name, params[f"{name}.weight"], params.get(f"{name}.bias"))
         if isinstance(layer, nn.Linear)
         else None
         for name, layer in model.named_modules(remove_duplicate=False)
         if isinstance(layer, nn.Linear | nn.ReLU)
-    ]
-
-
-@torch.no_grad()
-def laid_out(layers: Layers) -> Layers:
-    """Copy each weight for the way forward, where that is worth it if they are used many times.
-
-    MKL multiplies a third faster by a matrix that lies row by row. One network alone has other
-    kernels, see `_product`.
-    """
-    return [
-        layer
-        if layer is None or len(layer.weight) == 1 or layer.weight.device.type != "cpu"
-        else replace(layer, transposed=layer.transposed.contiguous())
-        for layer in layers
-    ]
-
-
-def some_of(layers: Layers, networks: slice) -> Layers:
-    """Take some of the networks."""
-    return [
-        layer
-        if layer is None
-        else Affine(
-            name=layer.name,
-            weight=layer.weight[networks],
-            transposed=layer.transposed[networks],
-            bias=None if layer.bias is None else layer.bias[networks],
-        )
-        for layer in layers
     ]
 
 
@@ -116,7 +78,7 @@ def evaluate(layers: Layers, x: Tensor, taken: list[Tensor] | None = None) -> Te
         if taken is not None:
             taken.append(hidden)
         if layer is not None:
-            hidden = _product(hidden, layer.transposed, layer.bias)
+            hidden = _product(hidden, layer.weight.mT, layer.bias)
         else:
             # What a product gave may be overwritten: its derivative does not need it. That of a
             # rectified value does.
@@ -172,7 +134,7 @@ class Linearization:
                 tangent = _where_positive(tangent, before, in_place=tangent is not given)
             else:
                 taken.append(tangent)
-                tangent = _product(tangent, layer.transposed)
+                tangent = _product(tangent, layer.weight.mT)
         return tangent
 
     @torch.no_grad()
