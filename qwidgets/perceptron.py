@@ -109,21 +109,12 @@ class Linearization:
         self._taken: list[Tensor] = []
         self.outputs = evaluate(layers, x.detach(), self._taken)
 
-    @torch.no_grad()
     def pull(self, cotangent: Tensor, taken: list[Tensor] | None = None) -> Tensor:
         """Return ``J^T c`` (N, B, features) of cotangents c (N, B, outputs).
 
         To `taken` is appended what each product takes on the way.
         """
-        given = cotangent
-        for layer, before in zip(reversed(self._layers), reversed(self._taken), strict=True):
-            if layer is None:
-                cotangent = _where_positive(cotangent, before, in_place=cotangent is not given)
-            else:
-                if taken is not None:
-                    taken.append(cotangent)
-                cotangent = _product(cotangent, layer.weight)
-        return cotangent
+        return self._back(cotangent, taken, to_inputs=True)
 
     @torch.no_grad()
     def push(self, tangent: Tensor, taken: list[Tensor]) -> Tensor:
@@ -165,25 +156,38 @@ class Linearization:
         dict of str to torch.Tensor
             Of the shapes of the parameters.
         """
+        own: list[Tensor] = []
+        self._back(cotangent, own, to_inputs=False)
         found: dict[str, Tensor] = {}
-        products = sum(layer is not None for layer in self._layers)
-        given = cotangent
+        for place, (layer, before) in enumerate(self._products()):
+            if layer.bias is not None and f"{layer.name}.bias" in names:
+                found[f"{layer.name}.bias"] = own[-1 - place].sum(1)
+            if f"{layer.name}.weight" in names:
+                gradient = torch.bmm(own[-1 - place].mT, before)
+                if pulled:
+                    gradient.baddbmm_(pulled[-1 - place].mT, pushed[place])
+                found[f"{layer.name}.weight"] = gradient
+        return found
+
+    def _products(self) -> list[tuple[Affine, Tensor]]:
+        """Layers that multiply, and what they take."""
+        pairs = zip(self._layers, self._taken, strict=True)
+        return [(layer, before) for layer, before in pairs if layer is not None]
+
+    @torch.no_grad()
+    def _back(self, cotangent: Tensor, taken: list[Tensor] | None, *, to_inputs: bool) -> Tensor:
+        """Lead cotangents back, to the first product or through it to the inputs."""
+        given, (first, _) = cotangent, self._products()[0]
         for layer, before in zip(reversed(self._layers), reversed(self._taken), strict=True):
             if layer is None:
                 cotangent = _where_positive(cotangent, before, in_place=cotangent is not given)
                 continue
-            products -= 1
-            if layer.bias is not None and f"{layer.name}.bias" in names:
-                found[f"{layer.name}.bias"] = cotangent.sum(1)
-            if f"{layer.name}.weight" in names:
-                gradient = torch.bmm(cotangent.mT, before)
-                if pulled:
-                    gradient.baddbmm_(pulled[-1 - products].mT, pushed[products])
-                found[f"{layer.name}.weight"] = gradient
-            if products == 0:
+            if taken is not None:
+                taken.append(cotangent)
+            if layer is first and not to_inputs:
                 break
             cotangent = _product(cotangent, layer.weight)
-        return found
+        return cotangent
 
 
 def _product(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
