@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TypeAlias, final, get_args
 
 import torch
@@ -236,6 +237,11 @@ class Networks:
         """Take some of them."""
         return Networks(self.forward, {name: value[part] for name, value in self.params.items()})
 
+    @cached_property
+    def _layers(self) -> Layers:
+        # Every step of an attack asks for them.
+        return self.forward.layers(self.params)
+
     def __call__(self, x: Tensor) -> Tensor:
         """Evaluate every network; see `BatchedForward`."""
         return self.forward(self.params, x)
@@ -243,8 +249,7 @@ class Networks:
     def linearization(self, x: Tensor) -> Linearization:
         """Evaluate networks that are stacked, and be ready for their derivatives."""
         pass_gate()
-        layers = self.forward.layers(self.params)
-        return Linearization(layers, self.forward.features(x, len(self)))
+        return Linearization(self._layers, self.forward.features(x, len(self)))
 
     def gradients(
         self, inputs: Sequence[Tensor], judge: Judge, penalty: Tensor | None = None
